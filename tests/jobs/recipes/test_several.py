@@ -4,13 +4,16 @@ from typing import Any
 
 import pytest
 
+from gristmill.cluster.lots.work import LotPipeline, finish, process
 from gristmill.generators.canned.generator import Canned
 from gristmill.jobs.produce.forecast import forecast, plan_table
 from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.terminal.console import open_console
 from gristmill.records.errors import UserError
+from gristmill.records.lots import asks
 from gristmill.records.output.manifest import differences
+from tests.conftest import ROOT
 
 TWO: dict[str, Any] = {
     "name": "two",
@@ -129,3 +132,27 @@ def test_a_dry_run_shows_which_asks_each_takes(capsys: pytest.CaptureFixture[str
     assert "cold: canned canned (lang = en or 3, share 1)" in words
     assert "hot: canned canned (any other lang, share 2)" in words
     assert forecast(recipe, None).asks == 8
+
+
+def test_the_best_of_two_teachers_without_a_model() -> None:
+    settings = [f"generators.{name}.kind=canned" for name in ("careful", "lively")]
+    settings += ["generators.lively.bad=0.5", "stages.judge.kind=canned_judge"]
+    recipe = compile_recipe(load(str(ROOT / "recipes" / "teachers.toml"), settings))
+    pipeline = LotPipeline(recipe.plan, recipe.stages, recipe.schema, recipe.recipe.output, recipe.generator.unpooled)
+    batch, result = process(pipeline.open(), asks(recipe.plan, recipe.source, 0))
+    topics: dict[str, list[dict[str, Any]]] = {}
+    for row in batch.to_pylist():
+        topics.setdefault(row["source_id"], []).append(row)
+    assert {len(rows) for rows in topics.values()} == {4}
+    for rows in topics.values():
+        assert [row["generator"] for row in rows] == ["careful", "lively"] * 2
+        compared = [row for row in rows if row["best_of_rank"]]
+        kept = [row for row in rows if row["reject"] is None]
+        assert [row["best_of_rank"] for row in kept] == [1] and kept[0]["best_of_size"] == len(compared)
+        assert kept[0]["judge_score"] == max(row["judge_score"] for row in compared)
+    assert result.alive.sum() == len(topics)
+    encoded = finish(pipeline, batch, 0, None)
+    counts = encoded.summary.generators
+    assert counts["careful"]["asks"] == counts["lively"]["asks"] == 16
+    assert counts["careful"]["kept"] + counts["lively"]["kept"] == len(topics)
+    assert counts["lively"]["finish:length"] > 0 < counts["careful"]["best_of:worse"]
