@@ -1,6 +1,7 @@
 """Device-seconds and cost of engines over all starts, checked against the budgets."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from gristmill.cluster.pools.meters import DeviceMeter
@@ -17,6 +18,19 @@ class Spender(Protocol):
     def meter(self) -> DeviceMeter: ...
 
 
+@dataclass(frozen=True)
+class Spending:
+    """What the engines of a pool have used since the start."""
+
+    device_s: float
+    cost: float  # in cluster.currency; 0 without a price
+
+    @staticmethod
+    def of(pool: Spender) -> "Spending":
+        device_s = pool.meter.device_s
+        return Spending(device_s, device_s * (pool.price_per_device_hour or 0.0) / 3600)
+
+
 class Budget:
     """Adds to the totals of earlier starts. A second of an engine counts once per device that it holds."""
 
@@ -26,14 +40,12 @@ class Budget:
 
     @property
     def device_s(self) -> float:
-        return self._before["device_s"] + sum(p.meter.device_s for p in self.pools)
+        return self._before["device_s"] + sum(Spending.of(pool).device_s for pool in self.pools)
 
     @property
     def cost(self) -> float:
         """In cluster.currency; 0 without prices."""
-        return self._before["cost"] + sum(
-            p.meter.device_s * (p.price_per_device_hour or 0.0) / 3600 for p in self.pools
-        )
+        return self._before["cost"] + sum(Spending.of(pool).cost for pool in self.pools)
 
     def _draining(self) -> dict[str, float]:
         """Estimated spending until the lots in flight are finished."""

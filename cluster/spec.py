@@ -17,7 +17,7 @@ MAX_SNAPSHOT_LOTS = 4096
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """`[cluster.pools.NAME]`: the width of the pool of one stage."""
+    """`[cluster.pools.NAME]`: the width of the pool of one stage, or of one of [[generators]]."""
 
     replicas: int = 1  # Number of engines at the start.
     max_replicas: int | None = None  # Largest number of engines while nodes have room; unset: `replicas`.
@@ -44,7 +44,8 @@ class ClusterSpec:
     replicas: int = 1  # Number of generator engines at the start.
     max_replicas: int | None = None  # Largest number of generator engines while nodes have room; unset: `replicas`.
     lots_per_replica: int | None = None  # Largest number of lots per generator engine; unset: as many as keep it busy.
-    pools: dict[str, PoolSpec] = field(default_factory=dict)  # Width of the pools of stages, by stage name.
+    # Width of the pools of stages and of [[generators]], by name; other generators take the keys above.
+    pools: dict[str, PoolSpec] = field(default_factory=dict)
     window: int | None = None  # Largest number of lots in flight, from first step to commit; unset: bounded by memory.
     # Largest size of uncommitted rows in MB; unset: half of the memory of Ray's object stores. Ray spills to disk.
     window_mb: float | None = None
@@ -89,9 +90,11 @@ class ClusterSpec:
         if self.tokens_per_s is not None and self.tokens_per_s <= 0:
             raise ValueError("tokens_per_s must be more than 0")
 
-    @property
-    def generator_pool(self) -> PoolSpec:
-        return PoolSpec(self.replicas, self.max_replicas, self.lots_per_replica, self.price_per_device_hour)
+    def generator_pool(self, name: str) -> PoolSpec:
+        """The width of a generator's pool; `[cluster.pools]` may have one of several generators."""
+        return self.pools.get(name) or PoolSpec(
+            self.replicas, self.max_replicas, self.lots_per_replica, self.price_per_device_hour
+        )
 
     def pool(self, stage: str) -> PoolSpec:
         return self.pools.get(stage, PoolSpec())

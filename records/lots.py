@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from gristmill.records.division import Division
 from gristmill.records.functions.contract import AskRows
 from gristmill.records.ids import lot_ids, lot_seeds
 from gristmill.records.schema import ask_schema, clean
@@ -28,6 +29,7 @@ class Plan:
     generation: int = 0
     origin: str = "synthetic"
     round_lots: int | None = None  # lots of a round; the asks of the next round are made when these lots are committed
+    division: Division | None = None  # among several generators; then each ask has the provenance of its own
 
     @property
     def num_lots(self) -> int | None:
@@ -96,7 +98,7 @@ def asks(plan: Plan, source: AskSource, lot: int) -> pa.RecordBatch:
 def _asks(plan: Plan, lot: int, rows: Sequence[tuple[str, str]]) -> pa.RecordBatch:
     count = len(rows)
     texts = [text for _, text in rows]
-    constant = {
+    provenance = {
         "lot": pa.array(np.full(count, lot, np.int64)),
         "origin": _constant(plan.origin, count),
         "generation": pa.array(np.full(count, plan.generation, np.int32)),
@@ -105,11 +107,15 @@ def _asks(plan: Plan, lot: int, rows: Sequence[tuple[str, str]]) -> pa.RecordBat
         "recipe": _constant(plan.fingerprint, count),
         "method": _constant(plan.method, count),
     }
+    seeds = lot_seeds(plan.fingerprint, plan.generation, lot, count)
+    if plan.division:
+        places = plan.division.choices(plan.span(lot)[0], plan.num_source_rows, seeds, texts)
+        provenance |= plan.division.columns(places)
     columns = {
-        **constant,
+        **provenance,
         "id": pa.array(lot_ids(plan.fingerprint, plan.generation, lot, count)),
         "row": pa.array(np.arange(count, dtype=np.int32)),
-        "seed": pa.array(lot_seeds(plan.fingerprint, plan.generation, lot, count)),
+        "seed": pa.array(seeds),
         "source_id": _texts([source_id for source_id, _ in rows]),
         "ask": pa.array(texts, pa.string()),
         **_carried(plan.carry, texts),

@@ -27,6 +27,7 @@ from gristmill.generators.chains import registry as chains
 from gristmill.generators.families import contract as families
 from gristmill.generators.text import registry as methods
 from gristmill.jobs.flow.spec import FlowSpec
+from gristmill.jobs.recipes.generators import ShareSpec
 from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.records.functions import registry as functions
 from gristmill.records.spec import OF_KIND
@@ -189,7 +190,7 @@ def sections_page(title: str, intro: str, cls: type, sections: Mapping[str, type
 
 def pages() -> dict[str, str]:
     """The text of every page by file name."""
-    where_and_how_far = {"cluster": ClusterSpec, "limits": Limits}
+    sections = {"[generators]": ShareSpec, "cluster": ClusterSpec, "limits": Limits}
     intro = "The keys of a recipe: `gristmill produce RECIPE --out URI`."
     tables = {
         "stages": ("Stages", "each stage", stages.KINDS, stages.stage_class, "[[stages]]"),
@@ -205,7 +206,7 @@ def pages() -> dict[str, str]:
         "families": ("Model families", "each model family", families.KINDS, families.family_class, "[model]"),
         "chains": ("Chain families", "each family of a study", chains.KINDS, chains.chain_class, "[family]"),
     }
-    recipe = sections_page("Recipe", intro, Recipe, where_and_how_far)
+    recipe = sections_page("Recipe", intro, Recipe, sections)
     steps = "The keys of a flow: `gristmill flow FLOW --out URI` (docs/flows.md)."
     flow = sections_page("Flow", steps, FlowSpec, {})
     pages_of_kinds = {f"{name}.md": kinds_page(*row) for name, row in tables.items()}

@@ -58,6 +58,7 @@ class Stage(ABC):
     Spec: ClassVar[type]  # frozen dataclass of the keys in a recipe
     revision: ClassVar[int] = 1  # part of the identity: outputs of another revision are not resumed
     reads_text: ClassVar[bool] = True  # whether every column in `reads()` must be text
+    compares_rows: ClassVar[bool] = False  # whether a verdict depends on other rows of the lot; then it has no pool
     pins: Pins | None = None  # the inputs of the run, which `open` must find unchanged; set by the compiler
 
     def __init__(self, spec: Any, name: str | None = None) -> None:

@@ -154,7 +154,8 @@ def finish(pipeline: LotPipeline, batch: pa.RecordBatch, lot: int, verdicts: Lot
     if verdicts is not None:
         batch = mark_verdicts(pipeline.plan, pipeline.dedup, batch, verdicts)
         closed_at = verdicts.closed_at
-    return shards.encode(batch, pipeline.schema, lot, pipeline.output, tally(pipeline.admissions, batch), closed_at)
+    labels, has_several = tally(pipeline.admissions, batch), pipeline.plan.division is not None
+    return shards.encode(batch, pipeline.schema, lot, pipeline.output, labels, closed_at, has_several)
 
 
 # The lot loop bounds, counts and reports retries, so Ray's retries are off.

@@ -20,7 +20,7 @@ from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
 from gristmill.records.output.shard_reading import UnreadableShard, meta_of, read_whole
 from gristmill.records.output.shards import CLOSED_AT
-from gristmill.records.output.summary import Summary, summarise
+from gristmill.records.output.summary import Summary, by_generator, summarise
 from gristmill.records.output.templates import num_texts
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build
@@ -120,6 +120,11 @@ class LotAudit:
                 stage: Any = stage_class(table["kind"])
                 yield stage(build(stage.Spec, spec, manifest.NAME), table["name"])
 
+    @property
+    def has_several(self) -> bool:
+        """Whether the run has several generators."""
+        return bool(self.run.recipe.get("generators"))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return LotAudit, (self.store, self.run, self.schema)  # stages are built again where they are needed
 
@@ -159,6 +164,8 @@ class LotAudit:
         self._complete(whole, facts)
         facts.summary = summarise(whole)
         facts.summary.offered, facts.summary.admitted = tally(self.admissions, whole)
+        if self.has_several:
+            facts.summary.generators = by_generator(whole)
         if self.admissions and whole.num_rows:
             facts.admission = AdmissionRows.of(self.admissions, whole)
         facts.closing = Closing.of(whole, meta.get(CLOSED_AT), self.at_commit)

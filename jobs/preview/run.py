@@ -57,10 +57,10 @@ def finished_rows(compiled: CompiledRecipe, plan: Plan, batch: pa.RecordBatch, s
         prepare(existing, open_store(tempfile.gettempdir()), is_output=False)
     generator = compiled.generator
     with _Engines(compiled, show) as engines:
-        if generator.needs.pooled:
-            batch = engines.run("generator", generator, batch)
-        else:
-            batch = _here("generator", generator, show, lambda: asyncio.run(generator.make(batch)))
+        for name, part in generator.pooled.items():
+            batch = engines.run(name, part, batch)
+        if unpooled := generator.unpooled:
+            batch = _here("generator", unpooled, show, lambda: asyncio.run(unpooled.make(batch)))
         batch = batch.drop_columns([ASK.name])
         for stage in compiled.stages:
             if stage.needs:

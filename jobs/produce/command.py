@@ -18,6 +18,7 @@ from gristmill.jobs.report.command import write_report
 from gristmill.jobs.report.tallies import in_order
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.console import SafeConsole, open_console
+from gristmill.jobs.terminal.generator_yields import generator_table
 from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import cost_table, totals_table
@@ -193,6 +194,8 @@ def show_outcome(outcome: Outcome, compiled: CompiledRecipe, store: Store) -> No
     """Print the totals, some kept rows and what to do next."""
     manifest, console = outcome.manifest, open_console()
     console.print(totals_table(outcome.totals, f"{compiled.recipe.name}: {outcome.state}"))
+    if (table := generator_table(outcome.totals, manifest.cost)) is not None:
+        console.print(table)
     console.print(cost_table(outcome.totals, [s.name for s in compiled.stages], manifest.cost))
     if compiled.recipe.gate_audit and outcome.totals.num_lots:
         labels = gate_audit.count(store, outcome.totals.num_lots, compiled.recipe.gate_audit)

@@ -52,13 +52,13 @@ def drive(
     from gristmill.cluster.preflight import request_of, seated
 
     recipe, generator = compiled.recipe, compiled.generator
-    spec, is_pooled = recipe.cluster, generator.needs.pooled
+    spec = recipe.cluster
     pipeline = LotPipeline(
         compiled.plan,
         compiled.stages,
         compiled.schema,
         recipe.output,
-        None if is_pooled else generator,
+        generator.unpooled,
         compiled.pooled,
     )
     spent = manifest.spent("device_s"), manifest.spent("cost")
@@ -76,7 +76,7 @@ def drive(
             spec,
             recipe.limits,
             seat,
-            generator if is_pooled else None,
+            generator.pooled,
             totals,
             *spent,
             leftovers,

@@ -1,10 +1,12 @@
 """`produce --dry-run`: the plan of a run, and a forecast of its asks, tokens, hours and cost."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich.table import Table
 
+from gristmill.generators.several import Several
 from gristmill.jobs.produce.existing import existing_of
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.speed import bound
@@ -29,7 +31,8 @@ def plan_table(compiled: CompiledRecipe, uri: str) -> Table:
     table.add_row("lots", "" if plan.num_lots is None else f"{plan.num_lots:,} of {plan.lot_size:,} asks")
     limits = [f"{k} = {v:,}" for k, v in vars(recipe.limits).items() if v is not None and not isinstance(v, bool)]
     table.add_row("limits", ", ".join([*limits, *(["exact"] if recipe.limits.exact else [])]) or "none")
-    table.add_row("generator", f"{compiled.generator.kind} {compiled.generator.model or ''}".strip())
+    for what, words in _generators(compiled):
+        table.add_row(what, words)
     if compiled.method:
         table.add_row("method", compiled.method.kind)
     table.add_row("stages", " -> ".join(s.name for s in compiled.stages) or "none")
@@ -39,6 +42,23 @@ def plan_table(compiled: CompiledRecipe, uri: str) -> Table:
         table.add_row("against", f"{names}: {keys:,} keys in the index, {missing:,} rows to be signed first")
     table.add_row("columns", ", ".join(compiled.schema.names))
     return table
+
+
+def _generators(compiled: CompiledRecipe) -> Iterator[tuple[str, str]]:
+    """The generator, or each of several with the asks that it takes."""
+    generator = compiled.generator
+    if not isinstance(generator, Several):
+        yield "generator", f"{generator.kind} {generator.model or ''}".strip()
+        return
+    division = generator.division
+    for number, share in enumerate(generator.shares):
+        author = share.author
+        if author.when:
+            takes = f"{division.column} = {' or '.join(author.when)}"
+        else:
+            takes = f"any other {division.column}" if division.column else "every ask"
+        how = f"share {author.share:g}" if division.by == "shares" else "in turn by sample"
+        yield "" if number else "generators", f"{share.name}: {share.kind} {share.model or ''} ({takes}, {how})"
 
 
 @dataclass(frozen=True)
@@ -65,9 +85,9 @@ def forecast(compiled: CompiledRecipe, manifest: Manifest | None) -> Forecast:
     asks = _asks(compiled, totals)
     tokens_a_row = totals.tokens_out / totals.asks if totals.asks else None
     at_most = tokens_a_row is None
-    sampling = getattr(compiled.generator, "sampling", {})
-    if tokens_a_row is None and compiled.generator.needs.pooled:
-        tokens_a_row = sampling.get("max_tokens")
+    if tokens_a_row is None and compiled.generator.pooled:
+        most = [getattr(part, "sampling", {}).get("max_tokens") for part in compiled.generator.parts]
+        tokens_a_row = None if None in most else max(most)
         if compiled.method and tokens_a_row is not None:
             tokens_a_row = compiled.method.most_tokens(tokens_a_row)
     tokens = asks * tokens_a_row if asks is not None and tokens_a_row is not None else limits.tokens
@@ -118,7 +138,9 @@ def _asks(compiled: CompiledRecipe, totals: Summary) -> float | None:
 
 def _tokens_per_s(compiled: CompiledRecipe, manifest: Manifest | None, totals: Summary) -> tuple[float | None, str]:
     """Tokens per second of the whole pool, and the basis of the number."""
-    stated, replicas = compiled.recipe.cluster.tokens_per_s, compiled.recipe.cluster.replicas
+    stated = compiled.recipe.cluster.tokens_per_s
+    pools = [compiled.pools[name][1] for name in compiled.generator.pooled]
+    replicas = sum(pool.replicas for pool in pools) if pools else compiled.recipe.cluster.replicas
     device_s = manifest.spent("device_s") if manifest else 0.0
     if manifest and device_s and totals.tokens_out:
         devices = sum(needs.num_devices * pool.replicas for needs, pool in compiled.pools.values())

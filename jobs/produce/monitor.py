@@ -104,7 +104,7 @@ class Monitor:
             "start",
             num_lots=self.totals.num_lots,
             num_asks=self.compiled.plan.num_asks,
-            replicas=pools.get("generator", 0),
+            replicas=sum(pools[name] for name in self.compiled.generator.pooled),
             pools=pools,
         )
         self.save()
@@ -155,6 +155,10 @@ class Monitor:
             start["stage_s"] = {k: round(v, 2) for k, v in progress.busy_s.items()}
             start["device_s"] = round(progress.device_s - self.before[0], 1)
             start["cost"] = round(progress.cost - self.before[1], 6)
+            start["pools"] = {
+                name: {"device_s": round(pool.device_s, 1), "cost": round(pool.cost, 6)}
+                for name, pool in progress.spending.items()
+            }
             start["retries"] = dict(progress.retries)
             start["engines"] = speed_literals(progress)
             if progress.facts:

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from gristmill.cluster.spec import ClusterSpec, Limits
 from gristmill.generators.contract import Generator
+from gristmill.generators.several import Several
 from gristmill.generators.text.contract import Method
 from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.records.errors import UserError
@@ -27,8 +28,12 @@ NUM_PEEKED = 16  # rows of the source that are read to learn its columns
 def check_source(source: Source, source_spec: SourceSpec, generator: Generator) -> None:
     """Refuse a source in which no row has the columns that the generator reads; single bad rows are rejected later."""
     columns: set[str] = set()
-    reader = f"method '{generator.method}'" if generator.method else f"generator '{generator.kind}'"
-    wanted = [(name, f"{reader} reads") for name in generator.fields_read()]
+    wanted = []
+    for part in generator.parts:
+        reader = f"method '{part.method}'" if part.method else f"generator '{part.kind}'"
+        wanted += [(name, f"{reader} reads") for name in part.fields_read()]
+    if isinstance(generator, Several) and generator.division.column:
+        wanted.append((generator.division.column, "division.column names"))
     wanted += [(name, "source.carry names") for name in source_spec.carry]
     wanted += [(source_spec.id_column, "source.id_column names")] if source_spec.id_column else []
     if source.columns is not None:
@@ -108,14 +113,21 @@ def check_stages(stages: Sequence[Stage]) -> None:
         raise UserError("stages: dedup comes before balance and novelty, which admit rows that are no duplicates")
 
 
-def check_pools(cluster: ClusterSpec, stages: Sequence[Stage]) -> None:
-    """Refuse a pool for a stage that is not there, or whose verdicts come when lots commit."""
+def check_pools(cluster: ClusterSpec, stages: Sequence[Stage], generator: Generator) -> None:
+    """Refuse a pool for a stage or generator that is not there, or whose verdicts come when lots commit."""
     by_name = {s.name: s for s in stages}
+    generators = {part.name: part for part in generator.shares} if isinstance(generator, Several) else {}
     for name in cluster.pools:
+        if name in generators:
+            if not generators[name].needs.pooled:
+                raise UserError(f"cluster.pools.{name}: generator '{name}' has no engine; it runs in CPU workers")
+            continue
         if name not in by_name:
-            raise UserError(f"cluster.pools.{name}: no stage has this name{nearest(name, by_name)}")
+            raise UserError(f"cluster.pools.{name}: no stage has this name{nearest(name, [*by_name, *generators])}")
         if isinstance(by_name[name], Duplicates) and by_name[name].needs is None:
             raise UserError(f"cluster.pools.{name}: {name} has no engine; cluster.index_actors spreads its index")
+        if by_name[name].compares_rows:
+            raise UserError(f"cluster.pools.{name}: {name} has no engine; it compares rows of a lot on CPU workers")
         if isinstance(by_name[name], Admission):
             raise UserError(f"cluster.pools.{name}: {name} has no engine; its verdicts come when lots commit")
 

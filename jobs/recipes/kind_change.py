@@ -25,7 +25,7 @@ CLASSES = {
 }
 STAND_INS = {"judge": "canned_judge"}  # of stages with a model, for recipes that are tried without
 GENERATORS = ("generator", "generators")
-GENERAL_KEYS = {"generators": {"name", "share"}, "stages": {"name"}}  # of a table, whatever its kind
+GENERAL_KEYS = {"generators": {"name", "share", "when"}, "stages": {"name"}}  # of a table, whatever its kind
 
 
 def leave_out_other_keys(before: Mapping[str, Any], table: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from gristmill.jobs.release.mixture.spec import ADDED
 from gristmill.records.licenses import HUB, UNKNOWN, license_id, license_url
 from gristmill.records.masking.masks import masked
 from gristmill.records.mixing.regimes import REAL
-from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.manifest import Manifest, generators_of
 from gristmill.records.output.shards import Summary
 from gristmill.records.printable import json_text
 from gristmill.records.schema import IDENTITY, PROVENANCE
@@ -43,7 +43,18 @@ def size_category(num_rows: int) -> str:
 
 def is_real(manifest: Manifest) -> bool:
     """Whether no row of the run is synthetic: `passthrough` keeps the rows of its source, which are real by default."""
-    return bool((manifest.recipe.get("generator") or {}).get("origin") == REAL)
+    generators = generators_of(manifest.recipe)
+    return bool(generators) and all(generator.get("origin") == REAL for generator in generators)
+
+
+def _makers(recipe: Mapping[str, Any]) -> str:
+    """The generators with their models, as the begin of a sentence that ends with the method."""
+    parts = []
+    for generator in generators_of(recipe):
+        model = generator.get("name") or generator["model"] if generator.get("model") else generator.get("name")
+        words = " with the model " if generator.get("model") else " named "
+        parts.append(f"{code(generator['kind'])}{f'{words}{code(str(model))}' if model else ''}")
+    return f"The generator was\n{parts[0]}" if len(parts) == 1 else f"The generators were\n{', '.join(parts)}"
 
 
 def facts_of_run(manifest: Manifest, totals: Summary, file: FactsFile, format_task: str | None = None) -> Facts:
@@ -167,10 +178,6 @@ def dataset_card(
     rejected = "\n".join(
         f"| rejected {prose(reason)} | {count:,} |" for reason, count in sorted(totals.rejected.items())
     )
-    generator = recipe["generator"]
-    model = (
-        f" with the model {code(str(generator.get('name') or generator['model']))}" if generator.get("model") else ""
-    )
     method = f", the method {code(recipe['method']['kind'])}" if recipe["method"] else ""
     origins = (
         "Every row is synthetic." if row_format else "Every row is synthetic unless its `origin` column says `real`."
@@ -186,8 +193,7 @@ were spent on rejected rows. """
 
 {prose(facts.description)}
 
-{origins} The generator was
-{code(generator["kind"])}{model}{method}. The fingerprint of the recipe is `{manifest.fingerprint}`.
+{origins} {_makers(recipe)}{method}. The fingerprint of the recipe is `{manifest.fingerprint}`.
 {manifest.repeatability}
 
 ## Generated and kept rows

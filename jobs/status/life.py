@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gristmill.jobs.terminal.console import SafeConsole
+from gristmill.jobs.terminal.generator_yields import generator_table
 from gristmill.jobs.terminal.tables import clock, cost_table, totals_table
 from gristmill.records.errors import UserError
 from gristmill.records.output import ledger
@@ -96,6 +97,8 @@ def show(run: dict[str, Any], console: SafeConsole) -> None:
     if run["starts"]:
         last = run["starts"][-1]
         console.print(f"driver starts: {len(run['starts'])}, the last {last['started']} on {last['host']}")
+    if (table := generator_table(totals, run["cost"])) is not None:
+        console.print(table)
     console.print(cost_table(totals, run["stages"], run["cost"]))
 
 

@@ -6,7 +6,7 @@ Values that may differ between two runs of the same recipe (clocks, hosts, versi
 import json
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -68,6 +68,16 @@ class Manifest:
         """The sum of "device_s" or "cost" over all starts."""
         return sum(start.get(key, 0.0) for start in self.starts)
 
+    def _spent_by_pool(self) -> dict[str, dict[str, float]]:
+        """Device-seconds and cost over all starts, by pool."""
+        pools: dict[str, dict[str, float]] = {}
+        for start in self.starts:
+            for name, spent in (start.get("pools") or {}).items():
+                whole = pools.setdefault(name, {"device_s": 0.0, "cost": 0.0})
+                for key, value in spent.items():
+                    whole[key] = round(whole.get(key, 0.0) + value, 6)
+        return pools
+
     @property
     def repeatability(self) -> str:
         """Whether answers of the engines depend on their batch, in a sentence; empty where no engine has told."""
@@ -85,6 +95,8 @@ class Manifest:
         """Update `cost`: device-seconds, and money where there is a price."""
         device_s, cost, totals = self.spent("device_s"), self.spent("cost"), self.totals
         self.cost = {"device_s": round(device_s, 1)}
+        if pools := self._spent_by_pool():
+            self.cost["pools"] = pools
         if cost or price_per_device_hour is not None:
             self.cost |= {
                 "price_per_device_hour": price_per_device_hour,
@@ -126,9 +138,16 @@ def _name_stages(recipe: Any) -> None:
             stage["name"] = stage.get("kind")
 
 
+def generators_of(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tables of a resolved recipe's generators; none where an older recipe lacks them."""
+    return [recipe["generator"]] if recipe.get("generator") else list(recipe.get("generators") or [])
+
+
 def check_recipe(manifest: Manifest, store: Store) -> None:
     """Raise UserError for a manifest whose recipe lacks what a report or an audit needs."""
     check_shape(manifest.recipe, WholeRecipe, store.path(NAME), "recipe")
+    if not generators_of(manifest.recipe):
+        raise UserError(f"{store.path(NAME)} cannot be read: recipe.generator is missing")
 
 
 class _Place(NamedTuple):

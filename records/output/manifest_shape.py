@@ -14,6 +14,12 @@ class Component(TypedDict):
     kind: str
 
 
+class NamedComponent(Component):
+    """One of several generators."""
+
+    name: str
+
+
 class RecordedStage(TypedDict):
     kind: str
     name: str
@@ -26,6 +32,7 @@ class RecordedRecipe(TypedDict):
     name: str
     lot_size: NotRequired[int]
     generator: NotRequired[Component]
+    generators: NotRequired[list[NamedComponent]]
     stages: NotRequired[list[RecordedStage]]
     limits: NotRequired[dict[str, float | bool | None]]
     method: NotRequired[Component | None]
@@ -39,7 +46,8 @@ class WholeRecipe(TypedDict):
     """The resolved recipe of a run, as a report and an audit need it."""
 
     lot_size: int
-    generator: Component
+    generator: NotRequired[Component]  # or `generators`
+    generators: NotRequired[list[NamedComponent]]
     stages: list[RecordedStage]
 
 
@@ -53,6 +61,7 @@ class DriverStart(TypedDict):
     device_s: NotRequired[float]
     cost: NotRequired[float]
     stage_s: NotRequired[dict[str, float]]
+    pools: NotRequired[dict[str, dict[str, float]]]
     retries: NotRequired[dict[str, int]]
 
 
@@ -60,6 +69,7 @@ class Cost(TypedDict):
     """Device-seconds, and money where there is a price."""
 
     device_s: NotRequired[float]
+    pools: NotRequired[dict[str, dict[str, float]]]
     price_per_device_hour: NotRequired[float | None]
     currency: NotRequired[str]
     cost: NotRequired[float | None]

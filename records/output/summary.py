@@ -1,5 +1,7 @@
 """Counts of a lot or of a run. generated = kept + rejected, always."""
 
+import math
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +12,16 @@ import pyarrow.compute as pc
 from gristmill.records.output import templates
 from gristmill.records.schema import REJECT
 
+COST = "cost"  # the column of rows that a paid engine has answered
 TOKENS_KEPT = "tokens_kept"  # the column of methods of several calls
-LATER = ("offered", "admitted", "rejected_shards", "templates")  # left out of the literals where there are none
+GENERATOR_KEYS = ("asks", "kept", "tokens_out", "kept_tokens")
+LATER = (
+    "offered",
+    "admitted",
+    "rejected_shards",
+    "templates",
+    "generators",
+)  # left out of the literals where there are none
 
 
 @dataclass
@@ -33,6 +43,9 @@ class Summary:
     offered: dict[str, dict[str, int]] = field(default_factory=dict)
     admitted: dict[str, dict[str, int]] = field(default_factory=dict)
     templates: dict[str, dict[str, int]] = field(default_factory=dict)  # of kept texts, see records/output/templates.py
+    # By generator, where a run has several: asks, kept, tokens_out, kept_tokens, cost, and rejected rows by reason. A
+    # reason has a colon, so that it is none of the other names.
+    generators: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def num_rejected(self) -> int:
@@ -59,11 +72,9 @@ class Summary:
         for mine, theirs in ((self.rejected, other.rejected), (self.rejected_tokens, other.rejected_tokens)):
             for reason, count in theirs.items():
                 mine[reason] = mine.get(reason, 0) + count
-        for held, more in ((self.offered, other.offered), (self.admitted, other.admitted)):
-            for stage, labels in more.items():
-                counts = held.setdefault(stage, {})
-                for label, count in labels.items():
-                    counts[label] = counts.get(label, 0) + count
+        _add(self.offered, other.offered)
+        _add(self.admitted, other.admitted)
+        _add(self.generators, other.generators)
         templates.merge(self.templates, other.templates)
 
     @property
@@ -74,6 +85,28 @@ class Summary:
     def literals(self) -> dict[str, Any]:
         """A copy of `counts`."""
         return deepcopy(self.counts)
+
+
+def _add(held: dict[str, dict[str, Any]], more: Mapping[str, Mapping[str, Any]]) -> None:
+    for group, counts in more.items():
+        own = held.setdefault(group, {})
+        for label, count in counts.items():
+            own[label] = own.get(label, 0) + count
+
+
+def by_generator(table: pa.Table) -> dict[str, dict[str, float]]:
+    """The counts `generators` over the rows of a lot, in an order of names."""
+    counts: dict[str, dict[str, float]] = {}
+    names = ("tokens_in", "tokens_out", TOKENS_KEPT, COST, REJECT.name)
+    columns = [name for name in names if name in table.schema.names]
+    for name in sorted(pc.unique(table.column("generator")).to_pylist()):
+        rows = table.select(columns).filter(pc.equal(table.column("generator"), name))
+        part = summarise(rows)
+        counts[name] = {key: getattr(part, key) for key in GENERATOR_KEYS} | part.rejected
+        if COST in rows.schema.names and pa.types.is_floating(rows.schema.field(COST).type):
+            # The order of rows in the shards is another one, and the sum is the same.
+            counts[name][COST] = math.fsum(rows.column(COST).drop_null().to_pylist())
+    return counts
 
 
 def summarise(table: pa.Table) -> Summary:

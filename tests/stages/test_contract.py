@@ -30,6 +30,7 @@ from tests.profiles import scaled
 TABLES: dict[str, dict[str, Any]] = {
     "balance": {"column": "finish", "quotas": {"stop": 5}},
     "answer": {"column": "text", "reference": "finish", "algebra": {"deadline_s": 1}},
+    "best_of": {"score": "tokens_out", "keep": 2},
     "consistency": {"min_share": 0.6, "own": "finish"},
     "constraints": {
         "rules": ["tokens_out <= 3", 'finish != "length"'],
@@ -199,9 +200,10 @@ def test_the_laws_hold_on_any_batch(kind: str) -> None:
     laws()
 
 
-@EACH
+@pytest.mark.parametrize("kind", [kind for kind in sorted(ALL) if kind != "best_of"])
 def test_a_row_is_judged_alike_alone_and_in_company(kind: str) -> None:
     stage = opened(kind)
+    assert not stage.compares_rows
     rows: list[tuple[str | None, str | None, str | None]] = [
         ("The mill stands by the river, and the river turns its wheel.", "stop", None),
         (None, None, None),
