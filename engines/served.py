@@ -109,6 +109,11 @@ class ModelSpec:
         return self._engine_of("").batch_invariant
 
     @property
+    def is_paid(self) -> bool:
+        """Whether a call is paid by its tokens and may be answered otherwise another time."""
+        return False
+
+    @property
     def engine_key(self) -> str:
         """Names the engine: parts with the same key can take over each other's open engine."""
         return fingerprint(

@@ -73,7 +73,7 @@ class Monitor:
             recipe.name, compiled.plan.num_asks, recipe.limits, totals, console, quiet=is_json()
         )
         self._recorder = EventRecorder(self.events)
-        self.before = manifest.spent("device_s"), manifest.spent("cost")
+        self.before = manifest.spent("device_s"), manifest.spent("cost"), manifest.spent("paid")
         self.started = self._saved = self._measured = time.monotonic()
         self._errors: dict[str, int] = {}
         self._metrics: Metrics | None = None
@@ -81,6 +81,7 @@ class Monitor:
         self._noted: Progress | None = None  # at the last "progress" event
         self._lanes: dict[str, Occupancy] = {}  # by engine, at the last "progress" event
         self._has_warned = False
+        self.paid = 0.0  # at least so much money for calls over all starts, as the store says
 
     def __enter__(self) -> "Monitor":
         self.display.__enter__()
@@ -154,7 +155,8 @@ class Monitor:
         if progress:
             start["stage_s"] = {k: round(v, 2) for k, v in progress.busy_s.items()}
             start["device_s"] = round(progress.device_s - self.before[0], 1)
-            start["cost"] = round(progress.cost - self.before[1], 6)
+            start["cost"] = round(progress.cost - self.before[1], 9)
+            start["paid"] = round(progress.paid - self.before[2], 9)
             start["retries"] = dict(progress.retries)
             start["engines"] = speed_literals(progress)
             if progress.facts:
@@ -164,6 +166,7 @@ class Monitor:
                 self.events.note("storage", kind=kind, num=number - self._errors.get(kind, 0))
         self._errors = dict(self.store.errors)
         self.manifest.totals = self.totals
+        self.manifest.count_paid(max(self.totals.paid, self.paid))
         self.manifest.account(spec.price_per_device_hour, spec.currency)
         self.manifest.save(self.store)
         self.events.flush()
@@ -202,13 +205,14 @@ class Monitor:
             "template_share": shares(totals.templates),
         }
         if progress is None:
-            return Sample(**counted, device_s=self.before[0], cost=self.before[1])
+            return Sample(**counted, device_s=self.before[0], cost=self.before[1], paid=self.before[2])
         return Sample(
             **counted,
             retries=progress.retries,
             storage_errors=dict(self.store.errors),
             device_s=progress.device_s,
             cost=progress.cost,
+            paid=progress.paid,
             in_flight=progress.in_flight,
             commit_lag_s=progress.commit_lag_s,
             engine_tokens_per_s=progress.tokens_per_s,
@@ -238,6 +242,7 @@ def _literals(progress: "Progress") -> dict[str, Any]:
         "index_bytes": progress.index_bytes,
         "device_s": round(progress.device_s, 1),
         "cost": progress.cost,
+        **({"paid": progress.paid} if progress.paid else {}),
         **speed_literals(progress),
         "window_share": round(progress.window_share, 4),
     }

@@ -1,5 +1,6 @@
 """Counts of a lot or of a run. generated = kept + rejected, always."""
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.records.output import templates
-from gristmill.records.schema import REJECT
+from gristmill.records.schema import REJECT, cost_columns
 
 TOKENS_KEPT = "tokens_kept"  # the column of methods of several calls
-LATER = ("offered", "admitted", "rejected_shards", "templates")  # left out of the literals where there are none
+LATER = ("offered", "admitted", "rejected_shards", "templates", "paid")  # left out of the literals where there are none
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Summary:
     # Of stages that balance, by stage and label: rows that reached the stage, and kept rows.
     offered: dict[str, dict[str, int]] = field(default_factory=dict)
     admitted: dict[str, dict[str, int]] = field(default_factory=dict)
+    paid: float = 0.0  # money for the calls of all rows, in the currency of the run
     templates: dict[str, dict[str, int]] = field(default_factory=dict)  # of kept texts, see records/output/templates.py
 
     @property
@@ -54,6 +56,7 @@ class Summary:
             "kept_tokens",
             "kept_bytes",
             "rejected_shards",
+            "paid",
         ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for mine, theirs in ((self.rejected, other.rejected), (self.rejected_tokens, other.rejected_tokens)):
@@ -97,6 +100,8 @@ def summarise(table: pa.Table) -> Summary:
         kept_tokens=pc.sum(tokens_kept.filter(alive)).as_py() or 0,
         rejected_tokens={r: n or 0 for r, n in zip(reasons, by_reason.column("tokens_sum").to_pylist())},
         rejected_shards=int(reject.null_count < len(reject)),
+        # The exact sum, rounded once: it does not depend on the order of the rows.
+        paid=math.fsum(v for name in cost_columns(table.schema) for v in table.column(name).drop_null().to_pylist()),
         templates=templates.count(table.select([templates.COLUMN]).filter(alive))
         if templates.COLUMN in table.schema.names
         else {},
