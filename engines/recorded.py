@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
@@ -245,8 +245,10 @@ class RowEngine:
         await self._lot.room()
         try:
             reply: Reply = await self._lot.engine.engine.chat(prompt, sampling, seed, form)
-        except AskRefused as error:
-            self._lot.keep(self._row_id, key, {"refused": [error.reason, error.detail, error.cost]}, error.cost)
+        except AskRefused as refused:
+            if refused.cost:  # any other may be asked again, and its server may be in better health then
+                value = {"refused": [refused.reason, refused.detail, refused.cost]}
+                self._lot.keep(self._row_id, key, value, refused.cost)
             raise
         self._lot.keep(self._row_id, key, reply_literals(reply), reply.cost)
         return reply
@@ -278,10 +280,10 @@ def outcome_of(literals: Any) -> Reply | AskRefused | None:
 
 
 @asynccontextmanager
-async def row_engines(engine: Any, rows: pa.RecordBatch) -> AsyncIterator[Callable[[str], ChatEngine]]:
-    """The engine of each row of a lot, by the id of the row: `engine` itself, unless its answers are kept."""
+async def row_engines(engine: Any, rows: pa.RecordBatch) -> AsyncIterator[Sequence[ChatEngine]]:
+    """The engines of the rows of a lot: `engine` itself for each, unless its answers are kept."""
     if not isinstance(engine, RecordedEngine) or not rows.num_rows:
-        yield lambda _: engine
+        yield [engine] * rows.num_rows
         return
     async with engine.lot(rows.column("lot")[0].as_py()) as lot:
-        yield lot.row
+        yield [lot.row(row_id) for row_id in rows.column("id").to_pylist()]

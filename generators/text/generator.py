@@ -78,8 +78,8 @@ class TextGenerator(Generator):
         if engine is None:
             raise EngineDead("make before open")
         columns = [asks.column(name).to_pylist() for name in ("id", "seed", ASK.name, REJECT.name)]
-        async with row_engines(engine, asks) as engine_of:
-            jobs = [self._one(engine_of(row[0]), *row[:3]) if row[3] is None else None for row in zip(*columns)]
+        async with row_engines(engine, asks) as engines:
+            jobs = [self._one(*row[:4]) if row[4] is None else None for row in zip(engines, *columns)]
             if engine.synchronous:
                 rows = [_drive(job) if job is not None else None for job in jobs]
             else:

@@ -152,6 +152,22 @@ def check_alarm(limits: Limits, schema: pa.Schema) -> None:
     raise UserError(f"limits.template_share compares the texts in column '{COLUMN}', which the rows lack: leave it out")
 
 
+def has_price(part: Generator | Stage) -> bool:
+    """Whether the calls of a part have a price."""
+    return part.is_paid and any(getattr(part.spec, name, None) for name in ("price_in", "price_cached", "price_out"))
+
+
+def check_cost(recipe: Recipe, generator: Generator, stages: Sequence[Stage]) -> None:
+    """Refuse a limit on the cost of a run without any price: it would never end."""
+    if recipe.limits.cost is None or recipe.cluster.price_per_device_hour is not None:
+        return
+    if not any(has_price(part) for part in (generator, *stages)):
+        raise UserError(
+            "limits.cost needs cluster.price_per_device_hour, or an endpoint with price_in and price_out: nothing in "
+            "this recipe has a price"
+        )
+
+
 def check_room(limits: Limits, stages: Sequence[Stage]) -> None:
     """Refuse a limit on kept rows above the size of the Bloom filters: the run would end before it."""
     for stage in stages:

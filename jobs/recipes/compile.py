@@ -138,6 +138,7 @@ def _compile(recipe: Recipe, pins: Pins, is_old: bool, source: Source | None) ->
         source.select(columns)
     checks.check_rounds_method(recipe, source, generator, method)
     checks.check_pairs(recipe, source, method)
+    checks.check_cost(recipe, generator, stages)
     schema = _schema(recipe, generator, stages)
     literals = identity_literals(recipe, source, generator, method, stages)
     old_fingerprint = fingerprint(literals)

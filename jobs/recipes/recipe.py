@@ -59,8 +59,6 @@ class Recipe:
             raise ValueError(
                 "source.cycle goes on for ever: give [limits] asks, kept_rows, kept_tokens, tokens or cost"
             )
-        if self.limits.cost is not None and self.cluster.price_per_device_hour is None:
-            raise ValueError("limits.cost needs cluster.price_per_device_hour")
 
 
 def load(path: TomlSource, settings: Sequence[str] = ()) -> Recipe:

@@ -108,8 +108,7 @@ class Judge(Stage):
         pending = [len(calls) for calls in calls_by_row]
         self._count(rows=pending.count(0))
         seeds, costs = rows.column("seed").to_pylist(), [0.0] * rows.num_rows
-        async with row_engines(self._engine, rows) as engine_of:
-            engines = [engine_of(row_id) for row_id in rows.column("id").to_pylist()]
+        async with row_engines(self._engine, rows) as engines:
             jobs = [
                 self._one(engines[row], call.prompt, self._seed(seeds[row], call.key), row, pending, costs)
                 for row, calls in enumerate(calls_by_row)
