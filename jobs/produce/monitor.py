@@ -113,7 +113,7 @@ class Monitor:
     def update(self, progress: "Progress") -> None:
         """Show and save. Raises UserError when another driver has taken the output over."""
         self._last, now = progress, time.monotonic()
-        literals = _literals(progress)
+        literals = self._literals(progress)
         self.display.update(progress, literals)
         self.lease.check()
         if not self._has_warned and (words := likeness(self.totals.templates, WARN_SHARE)):
@@ -137,7 +137,7 @@ class Monitor:
         if self._metrics:
             self._metrics.update(self._sample(self._last))
         if self._last is not self._noted and self._last is not None:
-            self._note(self._last, _literals(self._last))
+            self._note(self._last, self._literals(self._last))
         self.events.note("end", state=state, why=why or ended)
         if self.lease.lost:
             return
@@ -182,6 +182,11 @@ class Monitor:
                 shares[name] = round((lane.busy_s - before.busy_s) / (lane.slot_s - before.slot_s), 3)
         self._lanes = dict(progress.lanes)
         return shares
+
+    def _literals(self, progress: "Progress") -> dict[str, Any]:
+        """The values of a "progress" event, with the money for calls where there are any."""
+        paid = {"paid": progress.paid, "currency": self.compiled.recipe.cluster.currency}
+        return {**_literals(progress), **(paid if progress.paid else {})}
 
     def _save_if_possible(self) -> None:
         """Save in the middle of a run. The rows do not need it: a store in trouble fails the next commit, if at all."""
@@ -242,7 +247,6 @@ def _literals(progress: "Progress") -> dict[str, Any]:
         "index_bytes": progress.index_bytes,
         "device_s": round(progress.device_s, 1),
         "cost": progress.cost,
-        **({"paid": progress.paid} if progress.paid else {}),
         **speed_literals(progress),
         "window_share": round(progress.window_share, 4),
     }

@@ -52,10 +52,11 @@ def test_a_budget_a_kill_and_a_new_driver_pay_for_each_answer_once(tmp_path: Pat
     assert found["cost"]["paid"] <= calls(tmp_path)[BEGUN] * PRICE < budget + 2 * MAX_LOST * PRICE
     whole = recipe(tmp_path)
     command = [sys.executable, "-m", "gristmill", "produce", whole, "--out", str(out)]
-    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(tmp_path / "log", "wb") as log:
+        run = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     until, end = calls(tmp_path)[ANSWERED] + 50, time.monotonic() + PATIENCE_S
     while calls(tmp_path)[ANSWERED] < until:
-        assert run.poll() is None and time.monotonic() < end
+        assert run.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
         time.sleep(0.01)
     run.kill()
     run.wait()
