@@ -75,7 +75,7 @@ class Paid(TextGenerator):
 
     @property
     def needs(self) -> Needs:
-        return Needs(num_cpus=0.1, pooled=True)
+        return Needs(num_cpus=0.0, pooled=True, is_remote=True)
 
     @property
     def is_paid(self) -> bool:

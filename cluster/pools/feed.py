@@ -77,7 +77,7 @@ class Occupancy:
         """Of one engine since it was opened; nothing of one that does not count its asks."""
         if load is None:
             return Occupancy()
-        return Occupancy(load.busy_s, load.num_slots * load.open_s, load.empty_s, load.open_s)
+        return Occupancy(load.busy_s, load.slot_s, load.empty_s, load.open_s)
 
     @property
     def share(self) -> float | None:
@@ -100,7 +100,7 @@ class Totals:
         self.paid += after.paid - before.paid
         for sign, load in ((-1.0, before.load), (1.0, after.load)):
             if load is not None:
-                for at, value in enumerate((load.busy_s, load.num_slots * load.open_s, load.empty_s, load.open_s)):
+                for at, value in enumerate((load.busy_s, load.slot_s, load.empty_s, load.open_s)):
                     self._seconds[at] += sign * value
 
     @property

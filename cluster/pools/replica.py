@@ -1,7 +1,9 @@
 """The actor that holds one engine, and the options that place it."""
 
 import asyncio
+import os
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -105,12 +107,13 @@ class Replica:
         """Id of its node."""
         return ray.get_runtime_context().get_node_id()
 
-    async def open(self) -> dict[str, Any]:
-        """Open the engine; returns its facts."""
+    async def open(self, secrets: Mapping[str, str]) -> dict[str, Any]:
+        """Open the engine; returns its facts. `secrets` become part of the environment of this process."""
+        os.environ.update(secrets)
         open_unchanged(self.worker)
         return await self.worker.facts()
 
-    async def adopt(self, worker: Worker) -> dict[str, Any]:
+    async def adopt(self, worker: Worker, secrets: Mapping[str, str]) -> dict[str, Any]:
         """Become the replica of another worker, whose engine has the same key as the present one; returns its facts.
 
         Calls of the old worker that are still running are cancelled: their run has ended.
@@ -122,7 +125,7 @@ class Replica:
             self.worker.close()
         try:
             self.worker, self._reporter = worker, Reporter()
-            return await self.open()
+            return await self.open(secrets)
         finally:
             parking.clear()
 
@@ -151,6 +154,15 @@ class Replica:
 
     async def close(self) -> None:
         self.worker.close()
+
+
+def secrets_of(needs: Needs) -> dict[str, str]:
+    """The secrets of a replica by the name of their variable, from the environment of this process.
+
+    They travel with the call that opens the engine. Ray lists the environment of a job or an actor on its dashboard and
+    in its logs, but not the arguments of calls.
+    """
+    return {name: os.environ[name] for name in needs.secrets if name in os.environ}
 
 
 def placement_options(needs: Needs) -> tuple[dict[str, Any], PlacementGroup | None]:

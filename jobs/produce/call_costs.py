@@ -11,7 +11,7 @@ from gristmill.engines.contract import FREE_TEXT, AnswerForm, Messages, Reply
 from gristmill.engines.errors import AskRefused
 from gristmill.generators.contract import Generator, fields_of
 from gristmill.generators.text.contract import Ask, Session
-from gristmill.jobs.recipes.checks import has_price
+from gristmill.jobs.recipes.checks import has_price, service_of
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.records.output.summary import Summary
 from gristmill.stages.contract import Stage
@@ -50,7 +50,7 @@ def call_cost(compiled: CompiledRecipe, totals: Summary) -> CallCost | None:
 
 def _price(part: Generator | Stage, tokens_in: float, tokens_out: float) -> float:
     """The cost of so many tokens without a cache."""
-    price_in, price_out = (getattr(part.spec, name, 0.0) for name in ("price_in", "price_out"))
+    price_in, price_out = (getattr(service_of(part), name, 0.0) for name in ("price_in", "price_out"))
     return float(tokens_in * price_in + tokens_out * price_out) / 1e6
 
 

@@ -89,7 +89,8 @@ def forecast(compiled: CompiledRecipe, manifest: Manifest | None) -> Forecast:
         basis = f"{basis}; calls: {per_call.basis}"
     hint = ""
     if hours is None and compiled.pools:
-        hint = "to forecast hours and cost, set cluster.tokens_per_s or make a few lots first: --set limits.asks=..."
+        what = "hours and cost" if devices else "hours"
+        hint = f"to forecast {what}, set cluster.tokens_per_s or make a few lots first: --set limits.asks=..."
     elif device_hours and price is None:
         hint = "to forecast the cost, set cluster.price_per_device_hour"
     return Forecast(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -154,7 +155,13 @@ def check_alarm(limits: Limits, schema: pa.Schema) -> None:
 
 def has_price(part: Generator | Stage) -> bool:
     """Whether the calls of a part have a price."""
-    return part.is_paid and any(getattr(part.spec, name, None) for name in ("price_in", "price_cached", "price_out"))
+    prices = service_of(part)
+    return part.is_paid and any(getattr(prices, name, None) for name in ("price_in", "price_cached", "price_out"))
+
+
+def service_of(part: Generator | Stage) -> Any:
+    """The keys of a part's model and of its prices: for a judge, those of its endpoint."""
+    return getattr(part, "service", part.spec)
 
 
 def check_cost(recipe: Recipe, generator: Generator, stages: Sequence[Stage]) -> None:

@@ -72,7 +72,7 @@ class Cost(TypedDict):
 class StageIdentity(TypedDict):
     """What an audit and a page read of the identity of a stage."""
 
-    name: NotRequired[str]
+    name: NotRequired[str | None]  # null in the identity of a judge, where it names the model
     revision: NotRequired[int]
     searchable_items: NotRequired[dict[str, list[int]]]
 

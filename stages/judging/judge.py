@@ -37,11 +37,12 @@ class Judge(Stage):
 
     def __init__(self, spec: JudgeSpec, name: str | None = None) -> None:
         super().__init__(spec, name)
-        self.sampling: dict[str, Any] = {"max_tokens": 32, "temperature": 0.0, **spec.sampling}
+        self.service = spec.service
+        self.sampling: dict[str, Any] = {"max_tokens": 32, "temperature": 0.0, **self.service.sampling}
         self.mode: Mode = MODES[spec.mode](spec)
         self.form = AnswerForm(self.mode.json_schema)
         self._engine: ServedEngine | RecordedEngine | None = None
-        self._throttle = throttle_of(None, spec.max_in_flight)
+        self._throttle = throttle_of(None, self.service.fixed_slots)
         self._totals = (0, 0)
 
     def columns(self) -> list[pa.Field]:
@@ -54,15 +55,15 @@ class Judge(Stage):
 
     @property
     def needs(self) -> Needs:
-        return self.spec.needs
+        return self.service.needs
 
     @property
     def is_repeatable(self) -> bool:
-        return self.spec.is_repeatable
+        return self.service.is_repeatable
 
     @property
     def is_paid(self) -> bool:
-        return self.spec.is_paid
+        return self.service.is_paid
 
     @property
     def paid(self) -> float:
@@ -70,13 +71,13 @@ class Judge(Stage):
 
     @property
     def engine_key(self) -> str | None:
-        return self.spec.engine_key
+        return self.service.engine_key
 
     def identity(self) -> dict[str, Any]:
-        return {**super().identity(), **self.spec.identity(), "sampling": literals(self.sampling)}
+        return {**super().identity(), **self.service.identity(), "sampling": literals(self.sampling)}
 
     def check(self) -> None:
-        self.spec.check()
+        self.service.check()
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -87,9 +88,9 @@ class Judge(Stage):
         return self._throttle
 
     def open(self) -> None:
-        engine = self.spec.open_engine(self.sampling, self.form)
+        engine = self.service.open_engine(self.sampling, self.form)
         self._engine = RecordedEngine(engine, self.answers, self.name) if self.is_paid else engine
-        self._throttle = throttle_of(self._engine, self.spec.max_in_flight)
+        self._throttle = throttle_of(self._engine, self.service.fixed_slots)
 
     async def facts(self) -> dict[str, Any]:
         return await self._engine.facts() if self._engine is not None else {}

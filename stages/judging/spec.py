@@ -1,9 +1,10 @@
 """The keys of a judge, and which keys belong to which mode."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Literal
 
-from gristmill.engines.served import ModelSpec
+from gristmill.engines.endpoint.spec import EndpointSpec
+from gristmill.engines.served import ModelService, ModelSpec
 from gristmill.records.spec import later
 from gristmill.stages.judging.prompts import POINTWISE, default_prompt
 
@@ -24,6 +25,7 @@ class JudgeSpec(ModelSpec):
     steps; {question} if `question` names a column.
     """
 
+    model: str = ""  # As for a teacher; either this or `endpoint`.
     prompt: str = POINTWISE  # Rubric with placeholders; by default one of the mode.
     column: str = "text"  # Column with the text (pointwise) or the solution (steps).
     low: int = 1  # Lowest score of the scale, included.
@@ -46,9 +48,12 @@ class JudgeSpec(ModelSpec):
     # Steps: longest solution that is judged, in steps; with `min_score`, longer ones are rejected as
     # "judge:too_many_steps".
     max_steps: int = later(32)
+    # The judge behind an HTTP interface, in place of `model`: the keys of kind = "endpoint".
+    endpoint: EndpointSpec | None = later(None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_service()
         if self.low >= self.high:
             raise ValueError("low must be below high")
         if self.min_score is not None and not self.low <= self.min_score <= self.high:
@@ -63,6 +68,26 @@ class JudgeSpec(ModelSpec):
         if self.prompt == POINTWISE:  # the key is at its default
             object.__setattr__(self, "prompt", default_prompt(self.mode, self.question is not None))
         self._check_prompt()
+
+    @property
+    def service(self) -> ModelService:
+        """What serves the model of the judge."""
+        return self.endpoint or self
+
+    def _check_service(self) -> None:
+        """Raise ValueError for a judge without a model or with two, and for keys of vLLM beside an endpoint."""
+        if self.endpoint is None:
+            if not self.model:
+                raise ValueError(
+                    "key 'model' is missing (or the table 'endpoint', for a judge behind an HTTP interface)"
+                )
+            return
+        for one in fields(ModelSpec):
+            default = (
+                one.default_factory() if one.default is MISSING and one.default_factory is not MISSING else one.default
+            )
+            if getattr(self, one.name) not in (default, ""):
+                raise ValueError(f"{one.name} goes with a judge that vLLM serves; an endpoint has keys of its own")
 
     def _check_keys(self) -> None:
         """Raise ValueError for a key of another mode, which would have no effect."""
