@@ -54,6 +54,9 @@ class ModelService(Protocol):
     def is_repeatable(self) -> bool: ...
 
     @property
+    def is_paid(self) -> bool: ...
+
+    @property
     def engine_key(self) -> str | None: ...
 
     @property
@@ -140,6 +143,11 @@ class ModelSpec:
     def is_repeatable(self) -> bool:
         """Whether a call gets the same text in any batch."""
         return self._engine_of("").batch_invariant
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether a call is paid by its tokens and may be answered otherwise another time."""
+        return False
 
     @property
     def engine_key(self) -> str:

@@ -48,6 +48,10 @@ class Teacher(TextGenerator):
         return self.spec.is_repeatable
 
     @property
+    def is_paid(self) -> bool:
+        return self.spec.is_paid
+
+    @property
     def engine_key(self) -> str | None:
         return self.spec.engine_key
 

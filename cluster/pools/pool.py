@@ -199,6 +199,16 @@ class Pool:
         return self.feeder.totals.num_done, self.feeder.totals.num_tokens
 
     @property
+    def num_done(self) -> int:
+        """Asks that all engines have finished, as of their last reports."""
+        return self.feeder.totals.num_done
+
+    @property
+    def paid(self) -> float:
+        """Money for the calls of all engines, as of their last reports."""
+        return self.feeder.totals.paid
+
+    @property
     def occupancy(self) -> Occupancy:
         """Of all engines, as of their last reports."""
         return self.feeder.totals.occupancy

@@ -83,6 +83,10 @@ class StageWorker:
         return max(rows, self._rows), tokens
 
     @property
+    def paid(self) -> float:
+        return self.stage.paid
+
+    @property
     def throttle(self) -> Throttle | None:
         return self.stage.throttle
 
@@ -142,7 +146,8 @@ class Replica:
         at once without `known`. Ray sends numbers at half the price of a Report."""
         end = time.monotonic() + wait_s
         while True:
-            report = self._reporter.report(self.worker.progress, self.worker.throttle)
+            paid = getattr(self.worker, "paid", 0.0)
+            report = self._reporter.report(self.worker.progress, self.worker.throttle, paid)
             if known is None or report.news != known or time.monotonic() >= end:
                 return report
             await asyncio.sleep(LOOK_S)

@@ -40,7 +40,7 @@ class EndpointEngine:
     synchronous = False
 
     def __init__(self, spec: EndpointSettings) -> None:
-        self.spec = spec
+        self.spec, self.flush_s = spec, spec.flush_s
         self.limiter = Limiter(spec.max_in_flight, spec.requests_per_minute, spec.tokens_per_minute)
         self.writer = RequestWriter(spec)
         self.served: dict[str, Any] = {}  # what the preflight has seen

@@ -37,6 +37,7 @@ class EndpointSettings:
     price_in: float = placement(0.0)  # Price of a million tokens that are sent, in cluster.currency.
     price_cached: float | None = placement(None)  # Price of a million tokens read from a cache; unset: `price_in`.
     price_out: float = placement(0.0)  # Price of a million tokens that the model writes, reasoning included.
+    flush_s: float = placement(2.0)  # Seconds after which an answer is kept in the output, so that it is paid for once.
     batch_api: bool = placement(False)  # Whether calls go through the Batch API, where they cost less and take longer.
     batch_poll_s: float = placement(30.0)  # Seconds between two looks at the batches in work.
     num_cpus: float = placement(0.0)  # CPU cores that Ray reserves for a replica, which only waits most of the time.
@@ -53,7 +54,7 @@ class EndpointSettings:
         for name in ("max_in_flight", "requests_per_minute", "tokens_per_minute"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        for name in ("timeout_s", "retry_s", "batch_poll_s"):
+        for name in ("timeout_s", "retry_s", "flush_s", "batch_poll_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be more than 0")
         for name in ("price_in", "price_cached", "price_out", "num_cpus"):

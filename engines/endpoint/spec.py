@@ -33,6 +33,11 @@ class EndpointSpec(EndpointSettings):
         return False
 
     @property
+    def is_paid(self) -> bool:
+        """Always: an endpoint without a price is not repeatable either."""
+        return True
+
+    @property
     def engine_key(self) -> str | None:
         return None  # it opens at once, so none is taken over
 

@@ -103,7 +103,7 @@ class Session:
 
     __slots__ = (
         *("_engine", "_form", "_on_reply", "_sampling", "_seed"),
-        *("calls", "finish", "tokens_in", "tokens_out", "turns"),
+        *("calls", "cost", "finish", "tokens_in", "tokens_out", "turns"),
     )
 
     def __init__(
@@ -123,6 +123,7 @@ class Session:
         self.calls = 0
         self.tokens_in = 0
         self.tokens_out = 0
+        self.cost = 0.0  # money paid for the calls, those that were refused included
         self.finish: str | None = None  # the worst of all calls
         self.turns: list[dict[str, Any] | None] = []  # None while a call is running
 
@@ -149,7 +150,12 @@ class Session:
         form = self._form
         if json_schema or tools:
             form = AnswerForm(json_schema, tools=tuple(tools), logprobs=form.logprobs)
-        reply = await self._engine.chat(prompt, settings, seed, form)
+        try:
+            reply = await self._engine.chat(prompt, settings, seed, form)
+        except AskRefused as refused:
+            self.cost += refused.cost
+            raise
+        self.cost += reply.cost
         if self._on_reply is not None:
             self._on_reply(reply)
         self.tokens_in += reply.tokens_in
@@ -186,6 +192,17 @@ class Session:
             if isinstance(outcome, AskRefused):
                 raise outcome
         return [outcome for outcome in outcomes if isinstance(outcome, Reply)]
+
+    def value(self, key: str) -> Any:
+        """What `keep` has kept under this name for this ask, also before a restart; None for nothing."""
+        find = getattr(self._engine, "value", None)
+        return find(key) if find is not None else None
+
+    def keep(self, key: str, literals: Any) -> None:
+        """Keep literals, such as the result of a tool, beside the answers of an engine whose answers are kept."""
+        note = getattr(self._engine, "keep", None)
+        if note is not None:
+            note(key, literals)
 
     async def _outcome(self, call: Coroutine[Any, Any, Reply]) -> Reply | AskRefused:
         try:

@@ -24,7 +24,7 @@ from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import cost_table, totals_table
 from gristmill.records.errors import UserError
 from gristmill.records.exit_codes import DONE, SHORT, STOPPED
-from gristmill.records.output import ledger
+from gristmill.records.output import answers, ledger
 from gristmill.records.output.manifest import NAME as MANIFEST
 from gristmill.records.output.manifest import Manifest, State
 from gristmill.records.output.manifest import load as read_manifest
@@ -112,6 +112,8 @@ def run(compiled: CompiledRecipe, output: Output, console: SafeConsole | None = 
             # A driver that was killed may not have written them.
             manifest.totals, manifest.state = totals, end_state(compiled, totals, spent)
             manifest.save(store)
+            if compiled.paid_parts and manifest.state == "complete":
+                answers.delete(store)
             outcome = Outcome(manifest.state, totals, manifest)
         else:
             if totals.num_lots:
@@ -164,13 +166,15 @@ def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, 
             f"{totals.asks} asks; use a limits.asks that is a multiple of {compiled.plan.lot_size}, or another --out"
         )
     leftovers = ledger.settle(store, totals, strangers)
+    if compiled.paid_parts:
+        manifest.count_paid(totals.paid + answers.settle(store, compiled.fingerprint, totals.num_lots))
     if strangers:
         more = f" and {len(strangers) - 1:,} more" if len(strangers) > 1 else ""
         logger.warning(
             f"{store.uri}: {strangers[0]}{more} is no shard of this run, but readers of {KEPT}/ or {REJECTED}/ may "
             f"take it for one; move it away"
         )
-    store.sweep((KEPT, REJECTED))
+    store.sweep((KEPT, REJECTED, answers.FOLDER))
     return manifest, totals, leftovers
 
 

@@ -74,6 +74,12 @@ class CompiledRecipe:
         return not self.recipe.limits.budgets and all(part.is_repeatable for part in parts)
 
     @property
+    def paid_parts(self) -> list[Generator | Stage]:
+        """The parts whose engines are paid by the call."""
+        parts: list[Generator | Stage] = [self.generator, *self.stages]
+        return [part for part in parts if part.is_paid]
+
+    @property
     def engine_widths(self) -> dict[str, int]:
         """The largest number of engines in its pools, by key: see Needs.key."""
         parts: dict[str, Generator | Stage] = {**{s.name: s for s in self.stages}, **self.generator.pooled}
@@ -130,6 +136,7 @@ def _compile(recipe: Recipe, pins: Pins, is_old: bool, source: Source | None) ->
         source.select(columns)
     checks.check_rounds_method(recipe, source, generator, method)
     checks.check_pairs(recipe, source, method)
+    checks.check_cost(recipe, generator, stages)
     schema = _schema(recipe, generator, stages)
     literals = identity_literals(recipe, source, generator, method, stages)
     old_fingerprint = fingerprint(literals)

@@ -69,8 +69,6 @@ class Recipe:
         if (self.source.cycle or self.source.is_endless) and self.limits.is_endless:
             what = "source.cycle goes on for ever" if self.source.cycle else "source.kind without num_rows has no end"
             raise ValueError(f"{what}: give [limits] asks, kept_rows, kept_tokens, tokens or cost")
-        if self.limits.cost is not None and self.cluster.price_per_device_hour is None:
-            raise ValueError("limits.cost needs cluster.price_per_device_hour")
 
 
 def load(path: TomlSource, settings: Sequence[str] = ()) -> Recipe:

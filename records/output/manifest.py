@@ -62,10 +62,10 @@ class Manifest:
         """Record a start of the driver."""
         self.state, self.ended = "running", None
         start = {"started": now(), "host": socket.gethostname(), "versions": versions()}
-        self.starts.append({**start, "wall_s": 0.0, "device_s": 0.0, "cost": 0.0})
+        self.starts.append({**start, "wall_s": 0.0, "device_s": 0.0, "cost": 0.0, "paid": 0.0})
 
     def spent(self, key: str) -> float:
-        """The sum of "device_s" or "cost" over all starts."""
+        """The sum of "device_s", "cost" or "paid" (the part of the cost that is for calls) over all starts."""
         return sum(start.get(key, 0.0) for start in self.starts)
 
     def _spent_by_pool(self) -> dict[str, dict[str, float]]:
@@ -77,6 +77,13 @@ class Manifest:
                 for key, value in spent.items():
                     whole[key] = round(whole.get(key, 0.0) + value, 6)
         return pools
+
+    def count_paid(self, paid: float) -> None:
+        """Count at least so much money for calls, over all starts: a driver that is killed has not noted its last."""
+        more = paid - self.spent("paid")
+        if self.starts and more > 0:
+            last = self.starts[-1]
+            last |= {name: round(last.get(name, 0.0) + more, 9) for name in ("paid", "cost")}
 
     @property
     def repeatability(self) -> str:
@@ -97,6 +104,8 @@ class Manifest:
         self.cost = {"device_s": round(device_s, 1)}
         if pools := self._spent_by_pool():
             self.cost["pools"] = pools
+        if paid := self.spent("paid"):
+            self.cost["paid"] = round(paid, 6)
         if cost or price_per_device_hour is not None:
             self.cost |= {
                 "price_per_device_hour": price_per_device_hour,

@@ -60,16 +60,18 @@ class DriverStart(TypedDict):
     wall_s: NotRequired[float]
     device_s: NotRequired[float]
     cost: NotRequired[float]
+    paid: NotRequired[float]
     stage_s: NotRequired[dict[str, float]]
     pools: NotRequired[dict[str, dict[str, float]]]
     retries: NotRequired[dict[str, int]]
 
 
 class Cost(TypedDict):
-    """Device-seconds, and money where there is a price."""
+    """Device-seconds, and money where there is a price; `paid`: the part for calls."""
 
     device_s: NotRequired[float]
     pools: NotRequired[dict[str, dict[str, float]]]
+    paid: NotRequired[float]
     price_per_device_hour: NotRequired[float | None]
     currency: NotRequired[str]
     cost: NotRequired[float | None]
