@@ -23,7 +23,7 @@ KINDS: Kinds = {
     "rephrase": ("gristmill.generators.text.rephrase", "Rephrase"),
     "self_instruct": ("gristmill.generators.text.self_instruct", "SelfInstruct"),
     "textbook": ("gristmill.generators.text.textbook", "Textbook"),
-    "tool_calls": ("gristmill.generators.text.tool_calls", "ToolCalls"),
+    "tool_calls": ("gristmill.generators.text.agent.tool_calls", "ToolCalls"),
     "translate": ("gristmill.generators.text.translate", "Translate"),
 }
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from gristmill.engines.contract import ToolCall
+from gristmill.generators.text.agent.turns import CALL_ONLY, PROTOCOL
 from gristmill.generators.text.contract import Method, Session
 from gristmill.stages.tools.contract import ToolResult, TrajectoryState
 from gristmill.stages.tools.toolset import Toolset
@@ -29,7 +30,8 @@ class Toolbearing(Method):
 
     def identity(self) -> dict[str, Any]:
         kept = {name: value for name, value in super().identity().items() if name not in ("tools", "workers")}
-        return {**kept, "tools": self.toolset.identity()}
+        protocol = {"protocol": [PROTOCOL, CALL_ONLY]} if self.spec.calls == "json" else {}
+        return {**kept, "tools": self.toolset.identity(), **protocol}
 
     def check(self) -> None:
         self.toolset.check()

@@ -67,6 +67,11 @@ def result_message(call: ToolCall, result: ToolResult) -> dict[str, Any]:
     return {"role": "tool", "content": result.text, "tool_call_id": call.id, "name": call.name or UNNAMED}
 
 
+def call_text(call: ToolCall) -> str:
+    """A call as the column `turns` has it."""
+    return f"{call.name}({call.arguments})"
+
+
 def tools_text(definitions: Sequence[Mapping[str, Any]]) -> str:
     """The tools as JSON text, the value of the column `tools`."""
     return json.dumps(list(definitions), ensure_ascii=False)
