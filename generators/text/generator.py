@@ -68,10 +68,23 @@ class TextGenerator(Generator):
     def open_engine(self) -> ChatEngine:
         """The engine, ready to answer."""
 
+    def check(self) -> None:
+        """See Generator.check; subclasses extend it."""
+        self.program.check()
+
     def open(self) -> None:
-        engine = self.open_engine()
+        self.program.open()
+        try:
+            engine = self.open_engine()
+        except BaseException:
+            self.program.close()
+            raise
         self._engine = RecordedEngine(engine, self.answers, "generator") if self.is_paid else engine
         self._throttle = throttle_of(self._engine, self._max_in_flight)
+
+    def close(self) -> None:
+        """See Generator.close; subclasses extend it."""
+        self.program.close()
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         engine = self._engine

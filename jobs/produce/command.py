@@ -26,7 +26,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.exit_codes import DONE, SHORT, STOPPED
 from gristmill.records.output import answers, ledger
 from gristmill.records.output.manifest import NAME as MANIFEST
-from gristmill.records.output.manifest import Manifest, State
+from gristmill.records.output.manifest import Manifest, State, tools_sentence
 from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.output.shard_names import KEPT, REJECTED, shard_name
 from gristmill.records.output.shard_reading import read_shard
@@ -118,6 +118,8 @@ def run(compiled: CompiledRecipe, output: Output, console: SafeConsole | None = 
         else:
             if totals.num_lots:
                 logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
+            if sentence := tools_sentence(manifest.recipe):
+                logger.info(f"{store.uri}: {sentence[0].lower()}{sentence[1:]}")
             console = console or open_console(is_error=True)
             if existing := existing_of(compiled):
                 prepare(existing, store)

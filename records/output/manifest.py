@@ -87,7 +87,12 @@ class Manifest:
 
     @property
     def repeatability(self) -> str:
-        """Whether answers of the engines depend on their batch, in a sentence; empty where no engine has told."""
+        """Whether another run has the same rows, in sentences: by the engines' facts, and by the tools of the recipe."""
+        return " ".join(sentence for sentence in (self._batch_sentence, tools_sentence(self.recipe)) if sentence)
+
+    @property
+    def _batch_sentence(self) -> str:
+        """Whether answers of the engines depend on their batch; empty where no engine has told."""
         pools = [facts for start in self.starts for facts in (start.get("engines") or {}).get("facts", {}).values()]
         verdicts = [facts["batch_invariant"] for facts in pools if "batch_invariant" in facts]
         if not verdicts:
@@ -120,6 +125,20 @@ class Manifest:
         if self.closed_at is None:
             del literals["closed_at"]
         store.renew(NAME, (json_text(literals, indent=2) + "\n").encode())
+
+
+def tools_sentence(recipe: Any) -> str:
+    """Which tools of a recipe may answer otherwise in another run, in a sentence; empty where there are none."""
+    method = recipe.get("method") if isinstance(recipe, dict) else None
+    tables = method.get("tools") if isinstance(method, dict) else None
+    names = [
+        str(table.get("file") or table.get("url") or "an MCP server")
+        for table in (tables if isinstance(tables, list) else ())
+        if isinstance(table, dict) and (table.get("kind") == "mcp" or table.get("deterministic") is False)
+    ]
+    if not names:
+        return ""
+    return f"Tools of this run may answer otherwise in another run ({', '.join(names)}): it can have other rows."
 
 
 def load(store: Store) -> Manifest | None:

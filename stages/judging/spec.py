@@ -26,7 +26,8 @@ class RubricSpec:
     """
 
     prompt: str = POINTWISE  # Rubric with placeholders; by default one of the mode.
-    column: str = "text"  # Column with the text (pointwise) or the solution (steps).
+    # Column with the text (pointwise) or the solution (steps); messages, e.g. of a trajectory, are read as a whole.
+    column: str = "text"
     low: int = 1  # Lowest score of the scale, included.
     high: int = 5  # Highest score of the scale, included.
     # Least score that passes. Lower rows are rejected as "judge:score", solutions with a lower step as "judge:step",
