@@ -26,20 +26,15 @@ class Spender(Protocol):
 
 @dataclass(frozen=True)
 class Spending:
-    """What the engines of a pool have used since the start."""
+    """What the engines of a pool have used since the start, apart from money for calls."""
 
     device_s: float
     device_cost: float  # price of its devices, in cluster.currency; 0 without a price
-    paid: float  # money for its calls
 
     @staticmethod
     def of(pool: Spender) -> "Spending":
         device_s = pool.meter.device_s
-        return Spending(device_s, device_s * (pool.price_per_device_hour or 0.0) / 3600, pool.paid)
-
-    @property
-    def cost(self) -> float:
-        return self.device_cost + self.paid
+        return Spending(device_s, device_s * (pool.price_per_device_hour or 0.0) / 3600)
 
 
 class Budget:

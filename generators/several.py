@@ -53,6 +53,14 @@ class GeneratorShare(Generator):
     def engine_key(self) -> str | None:
         return self.generator.engine_key
 
+    @property
+    def is_paid(self) -> bool:
+        return self.generator.is_paid
+
+    @property
+    def paid(self) -> float:
+        return self.generator.paid
+
     def fields_read(self) -> list[str]:
         return self.generator.fields_read()
 

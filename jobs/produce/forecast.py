@@ -92,9 +92,9 @@ def forecast(compiled: CompiledRecipe, manifest: Manifest | None) -> Forecast:
     at_most = tokens_a_row is None
     if tokens_a_row is None and compiled.generator.pooled:
         most = [getattr(part, "sampling", {}).get("max_tokens") for part in compiled.generator.parts]
-        tokens_a_row = None if None in most else max(most)
+        tokens_a_row = None if None in most else max(float(tokens) for tokens in most if tokens is not None)
         if compiled.method and tokens_a_row is not None:
-            tokens_a_row = compiled.method.most_tokens(tokens_a_row)
+            tokens_a_row = compiled.method.most_tokens(int(tokens_a_row))
     tokens = asks * tokens_a_row if asks is not None and tokens_a_row is not None else limits.tokens
     devices = sum(needs.num_devices * pool.replicas for needs, pool in compiled.pools.values())
     rate, basis = _tokens_per_s(compiled, manifest, totals)

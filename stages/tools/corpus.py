@@ -63,9 +63,7 @@ class Bm25:
 class CorpusTool(Tool):
     """Searches the rows of a source. The index is made when the tools open, and is of the size of the corpus."""
 
-    def __init__(
-        self, path: str, column: str, num_passages: int, name: str, description: str, max_chars: int
-    ) -> None:
+    def __init__(self, path: str, column: str, num_passages: int, name: str, description: str, max_chars: int) -> None:
         """Raises UserError for a corpus that is missing or empty."""
         parameters = object_schema({"query": {"type": "string", "description": "words to search for"}}, ["query"])
         super().__init__(name, description or DESCRIPTION, parameters)
