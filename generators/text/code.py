@@ -21,7 +21,6 @@ from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
 from gristmill.records.spec import later
 
-EXAMPLE = re.compile(r"\btimes_(\d+)")  # the name of an example's function
 PROBLEM = """Here is something to take ideas from:
 
 {seed}
@@ -97,6 +96,9 @@ class CodeSpec(StepsSpec):
             return ["all"]
         problem, tests = [] if self.given_problem else ["problem"], [] if self.given_tests else ["tests"]
         return [*problem, "solution", *tests]
+
+
+EXAMPLE = re.compile(r"\btimes_(\d+)")  # the name of an example's function
 
 
 class Code(Steps):
