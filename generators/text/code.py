@@ -22,7 +22,6 @@ from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_ob
 from gristmill.records.spec import later
 from gristmill.records.templates import template_texts
 
-EXAMPLE = re.compile(r"\btimes_(\d+)")  # the name of an example's function
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,9 @@ class CodeSpec(StepsSpec):
             return ["all"]
         problem, tests = [] if self.given_problem else ["problem"], [] if self.given_tests else ["tests"]
         return [*problem, "solution", *tests]
+
+
+EXAMPLE = re.compile(r"\btimes_(\d+)")  # the name of an example's function
 
 
 class Code(Steps):
