@@ -5,7 +5,7 @@ from typing import Any
 
 from ray import exceptions
 
-from gristmill.engines.vllm import EngineDead
+from gristmill.engines.errors import EngineDead
 from gristmill.records.errors import UserError
 
 LOSSES = (

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gristmill.engines import models, parking
+from gristmill.engines.contract import FREE_TEXT, AnswerForm
 from gristmill.engines.installed import environment, on_gpu
 from gristmill.engines.needs import Needs
 from gristmill.engines.vllm import ENGINE_REVISION, Engine
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
-from gristmill.records.spec import literals, nearest
+from gristmill.records.spec import later, literals, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,25 @@ PLACEMENT = frozenset(
     "enable_log_requests max_parallel_loading_workers disable_custom_all_reduce hf_token stream_interval "
     "use_tqdm_on_load".split()
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormSpec:
+    """The form of every answer: the recipe keys that all teachers share. At most one structure is set."""
+
+    json_schema: dict[str, Any] | None = None  # JSON schema of an object that every answer must be (structured output)
+    choice: tuple[str, ...] = later(())  # Texts of which every answer is one.
+    regex: str | None = later(None)  # Regular expression that every answer matches.
+    grammar: str | None = later(None)  # Context-free grammar (EBNF) that every answer follows.
+    logprobs: bool = later(False)  # Whether rows get the columns logprob_mean, logprob_min and entropy.
+
+    @property
+    def form(self) -> AnswerForm:
+        """The form of an answer. Raises ValueError for two structures."""
+        structures = [name for name in ("json_schema", "choice", "regex", "grammar") if getattr(self, name)]
+        if len(structures) > 1:
+            raise ValueError(f"{structures[0]} and {structures[1]}: an answer has one structure; leave one out")
+        return AnswerForm(self.json_schema, self.choice, self.regex, self.grammar, logprobs=self.logprobs)
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,7 @@ class ModelSpec:
     @property
     def _parking_key(self) -> str:
         """The settings of the engine; sampling is of the calls."""
-        of_calls = ("name", "sampling", "max_in_flight", "json_schema")
+        of_calls = ("name", "sampling", "max_in_flight")
         names = [f.name for f in fields(ModelSpec) if f.name not in of_calls]
         return fingerprint({name: literals(getattr(self, name)) for name in names})
 
@@ -132,7 +152,7 @@ class ModelSpec:
             models.check(self.lora["path"])
         self._engine_of("").check()
 
-    def open_engine(self, sampling: dict[str, Any], json_schema: dict[str, Any] | None) -> Engine:
+    def open_engine(self, sampling: dict[str, Any], form: AnswerForm = FREE_TEXT) -> Engine:
         """A started engine that accepts `sampling`. Raises UserError when it does not accept it."""
         key = self._parking_key
         engine = parking.take(key)
@@ -142,7 +162,7 @@ class ModelSpec:
             engine.open()
             engine.parking_key = key
         try:
-            engine.check_sampling(sampling, json_schema)
+            engine.check_sampling(sampling, form)
         except UserError:
             engine.close()
             raise

@@ -8,14 +8,14 @@ and sent as token ids. So an ask longer than the context is rejected before it r
 import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import date
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from gristmill.engines import parking, processes
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, Messages, Reply
 from gristmill.engines.errors import AskRefused, EngineDead, is_refusal
 from gristmill.engines.guard import Guard
 from gristmill.engines.installed import engine_arguments, environment, is_hopper, on_gpu
@@ -25,20 +25,9 @@ from gristmill.records.errors import UserError
 from gristmill.records.spec import nearest
 
 ENGINE_REVISION = 1  # to be raised when this wrapper gives other texts for the same model, sampling, prompt and seed
-Messages = str | Sequence[Mapping[str, str]]
 # The date for chat templates that state it: with the current date, a resumed run would write other rows.
 SAME_DAY = date(2024, 7, 26)
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maximal ranks that vLLM accepts
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The reply of an engine to a call."""
-
-    text: str
-    finish: str = "stop"  # "stop", "length", ...
-    tokens_in: int = 0
-    tokens_out: int = 0
 
 
 class Engine:
@@ -121,7 +110,7 @@ class Engine:
         self._tokenizer = self._engine.get_tokenizer()
         self.max_model_len = self._engine.model_config.max_model_len
         self._sampling_class, self._final = SamplingParams, RequestOutputKind.FINAL_ONLY
-        self._schema_class = StructuredOutputsParams
+        self._structure_class = StructuredOutputsParams
         if self.chat_mode:
             try:
                 self.encode("ready?")
@@ -177,10 +166,10 @@ class Engine:
         if guard is not None:
             guard.stop()
 
-    def check_sampling(self, sampling: Mapping[str, Any], json_schema: Mapping[str, Any] | None = None) -> None:
+    def check_sampling(self, sampling: Mapping[str, Any], form: AnswerForm = FREE_TEXT) -> None:
         """Raise UserError for values that the open engine refuses for every ask."""
         try:
-            self._params(sampling, 0, json_schema)
+            self._params(sampling, 0, form)
         except (ValueError, TypeError) as error:
             raise UserError(f"sampling: {error}") from None
         except Exception as error:
@@ -235,11 +224,7 @@ class Engine:
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     async def chat(
-        self,
-        prompt: Messages,
-        sampling: Mapping[str, Any],
-        seed: int,
-        json_schema: Mapping[str, Any] | None = None,
+        self, prompt: Messages, sampling: Mapping[str, Any], seed: int, form: AnswerForm = FREE_TEXT
     ) -> Reply:
         """A completion. Raises AskRefused when this ask cannot be served, EngineDead when the engine has failed."""
         if self._engine is None:
@@ -253,7 +238,7 @@ class Engine:
             raise AskRefused("context_length", f"{len(ids)} tokens, the context holds {self.max_model_len}")
         wanted = sampling.get("max_tokens") or room
         try:
-            params = self._params({**sampling, "max_tokens": min(wanted, room)}, seed, json_schema)
+            params = self._params({**sampling, "max_tokens": min(wanted, room)}, seed, form)
             output = await self._last(ids, params)
         except (asyncio.CancelledError, EngineDead):
             raise
@@ -282,7 +267,7 @@ class Engine:
     async def trace(self, text: str, num_tokens: int, seed: int) -> Trace:
         """See `gristmill.engines.invariance`. Raises EngineDead when the engine has failed."""
         sampling = {"max_tokens": num_tokens, "logprobs": 0, "ignore_eos": True}
-        output = await self._last(list(self._tokenizer.encode(text)), self._params(sampling, seed, None))
+        output = await self._last(list(self._tokenizer.encode(text)), self._params(sampling, seed, FREE_TEXT))
         return tuple((token, chosen[token].logprob) for token, chosen in zip(output.token_ids, output.logprobs))
 
     async def forget(self) -> None:
@@ -311,6 +296,12 @@ class Engine:
                 raise
             return None
 
-    def _params(self, sampling: Mapping[str, Any], seed: int, json_schema: Mapping[str, Any] | None) -> Any:
-        extra = {"structured_outputs": self._schema_class(json=dict(json_schema))} if json_schema else {}
+    def _params(self, sampling: Mapping[str, Any], seed: int, form: AnswerForm) -> Any:
+        extra: dict[str, Any] = {}
+        if form.is_structured:
+            json_schema = dict(form.json_schema) if form.json_schema else None
+            choice = list(form.choice) or None
+            extra["structured_outputs"] = self._structure_class(
+                json=json_schema, choice=choice, regex=form.regex, grammar=form.grammar
+            )
         return self._sampling_class(**{**sampling, "seed": seed, "output_kind": self._final, **extra})

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gristmill.engines.errors import AskRefused, EngineDead
 from gristmill.engines.served import ModelSpec
 from gristmill.engines.throttle import throttle_of
-from gristmill.engines.vllm import AskRefused, Engine, EngineDead
+from gristmill.engines.vllm import Engine
 from gristmill.records.errors import UserError
 
 WEIGHTS = ".safetensors"
@@ -71,9 +72,7 @@ class ReloadingEngine:
                 await self._engine.load(folder)
             else:
                 self.close()
-                self._engine = replace(self.spec, model=folder, engine={**self.spec.engine, **args}).open_engine(
-                    {}, None
-                )
+                self._engine = replace(self.spec, model=folder, engine={**self.spec.engine, **args}).open_engine({})
         self._shape, self._model = shape, model
         return self._engine
 

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from gristmill.engines import models
+from gristmill.engines.errors import AskRefused
 from gristmill.engines.needs import Needs
-from gristmill.engines.vllm import AskRefused
 from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
 from gristmill.generators.text.contract import Template
 from gristmill.records.errors import UserError

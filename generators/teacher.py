@@ -1,36 +1,39 @@
-"""The vLLM teacher: any text method with a real model."""
+"""The teachers: any text method with a real model."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from gristmill.engines.served import ModelSpec
-from gristmill.engines.vllm import Engine
+from gristmill.engines.contract import ServedEngine
+from gristmill.engines.served import FormSpec, ModelSpec
 from gristmill.generators.contract import Needs
-from gristmill.generators.text.contract import ChatEngine, Method
+from gristmill.generators.text.contract import Method
 from gristmill.generators.text.generator import TextGenerator
 from gristmill.records.errors import UserError
 from gristmill.records.spec import literals
 
 
 @dataclass(frozen=True)
-class TeacherSpec(ModelSpec):
+class TeacherSpec(ModelSpec, FormSpec):
     """Settings of `teacher`: the model and how it is served, and the form of its answers."""
 
-    json_schema: dict[str, Any] | None = None  # JSON schema of an object that every answer must be (structured output)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.form  # noqa: B018 - raises for two structures
 
 
 class Teacher(TextGenerator):
-    """A vLLM engine behind a text method; one engine per replica."""
+    """An engine of one model behind a text method; one engine per replica."""
 
     kind = "teacher"
     revision = 1
     Spec = TeacherSpec
     spec: TeacherSpec
+    _engine: ServedEngine | None
 
     def __init__(self, spec: TeacherSpec, method: Method) -> None:
         super().__init__(spec, method, spec.max_in_flight)
         self.sampling = {"max_tokens": 1024, **spec.sampling}
-        self.json_schema = spec.json_schema
+        self.form = spec.form
 
     @property
     def model(self) -> str | None:
@@ -53,7 +56,8 @@ class Teacher(TextGenerator):
             **super().identity(),
             **self.spec.identity(),
             "sampling": literals(self.sampling),
-            "json_schema": literals(self.json_schema),
+            "json_schema": literals(self.spec.json_schema),
+            **literals({k: v for k, v in self.form.literals().items() if k != "json_schema"}),
         }
 
     def check(self) -> None:
@@ -61,8 +65,8 @@ class Teacher(TextGenerator):
             raise UserError(f"method '{self.method}' lets the model write the user's message and needs chat = true")
         self.spec.check()
 
-    def open_engine(self) -> ChatEngine:
-        engine = self.spec.open_engine(dict(self.sampling), self.spec.json_schema)
+    def open_engine(self) -> ServedEngine:
+        engine: ServedEngine = self.spec.open_engine(dict(self.sampling), self.form)
         if self.program.writes_user:
             try:
                 engine.check_user_turn()
@@ -72,9 +76,9 @@ class Teacher(TextGenerator):
         return engine
 
     async def facts(self) -> dict[str, Any]:
-        return await self._engine.facts() if isinstance(self._engine, Engine) else {}
+        return await self._engine.facts() if self._engine is not None else {}
 
     def close(self) -> None:
         engine, self._engine = self._engine, None
-        if isinstance(engine, Engine):
+        if engine is not None:
             engine.close()

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gristmill.engines.vllm import AskRefused, Messages, Reply
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Messages, Reply, ServedEngine
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.contract import GeneratedRow
 from gristmill.generators.teacher import Teacher
-from gristmill.generators.text.contract import ChatEngine, Method
+from gristmill.generators.text.contract import Method
 
 REFUSED = "engine_refused"  # reason of an ask whose settings vLLM does not take
 FULL = 0.8  # share of the most calls at once from which a batch counts as full
@@ -37,20 +38,15 @@ class TimedEngine:
 
     @property
     def num_slots(self) -> int:
-        slots: int = self.engine.num_slots
-        return slots
+        return int(self.engine.num_slots)
 
     async def chat(
-        self,
-        prompt: Messages,
-        sampling: Mapping[str, Any],
-        seed: int,
-        json_schema: Mapping[str, Any] | None = None,
+        self, prompt: Messages, sampling: Mapping[str, Any], seed: int, form: AnswerForm = FREE_TEXT
     ) -> Reply:
         call = CallTime(time.monotonic())
         self.calls.append(call)
         try:
-            reply: Reply = await self.engine.chat(prompt, sampling, seed, json_schema)
+            reply: Reply = await self.engine.chat(prompt, sampling, seed, form)
         except AskRefused as refused:
             self.calls.remove(call)
             if refused.reason == REFUSED:
@@ -58,6 +54,16 @@ class TimedEngine:
             raise
         call.end, call.tokens = time.monotonic(), reply.tokens_out
         return reply
+
+    def check_user_turn(self) -> None:
+        self.engine.check_user_turn()
+
+    async def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = await self.engine.facts()
+        return facts
+
+    def close(self) -> None:
+        self.engine.close()
 
 
 class TimedTeacher(Teacher):
@@ -68,7 +74,7 @@ class TimedTeacher(Teacher):
         self.timed: TimedEngine | None = None
         self.rows: dict[str, GeneratedRow] = {}  # finished rows by id
 
-    def open_engine(self) -> ChatEngine:
+    def open_engine(self) -> ServedEngine:
         self.timed = TimedEngine(super().open_engine())
         return self.timed
 
@@ -78,9 +84,8 @@ class TimedTeacher(Teacher):
         return row
 
     def close(self) -> None:
-        timed, self.timed, self._engine = self.timed, None, None
-        if timed is not None:
-            timed.engine.close()
+        self.timed = None
+        super().close()
 
 
 def digest(row: GeneratedRow) -> str:

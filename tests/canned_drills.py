@@ -8,8 +8,8 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar
 
+from gristmill.engines.contract import ChatEngine
 from gristmill.generators.canned.generator import Canned, CannedEngine, CannedSpec
-from gristmill.generators.text.contract import ChatEngine
 from gristmill.records.spec import placement
 
 KIND = "tests.canned_drills:CannedWithDrills"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Messages, Reply
 from gristmill.engines.needs import Needs
-from gristmill.engines.vllm import Messages, Reply
-from gristmill.generators.text.contract import ChatEngine, Method
+from gristmill.generators.text.contract import Method
 from gristmill.generators.text.generator import TextGenerator
 
 WORDS = "the gate"
@@ -33,11 +33,7 @@ class GatedEngine:
         self.gate, self.log = Path(spec.folder, "open"), Path(spec.folder, "log")
 
     async def chat(
-        self,
-        prompt: Messages,
-        sampling: Mapping[str, Any],
-        seed: int,
-        json_schema: Mapping[str, Any] | None = None,
+        self, prompt: Messages, sampling: Mapping[str, Any], seed: int, form: AnswerForm = FREE_TEXT
     ) -> Reply:
         await asyncio.sleep(self.seconds)
         while WORDS in prompt and not self.gate.exists():

@@ -9,8 +9,8 @@ from ray.util.placement_group import remove_placement_group
 from gristmill.cluster.errors import LOSSES, RunFailed, one_line
 from gristmill.cluster.pools.replica import placement_options
 from gristmill.cluster.spec import EngineUse
+from gristmill.engines.errors import EngineDead
 from gristmill.engines.served import ModelSpec
-from gristmill.engines.vllm import EngineDead
 from gristmill.engines.weight_reload import ReloadingEngine
 from gristmill.records.errors import UserError
 

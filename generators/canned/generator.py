@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from gristmill.engines.vllm import Messages, Reply
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Messages, Reply
 from gristmill.generators.canned.values import text_of
 from gristmill.generators.canned.words import bank
 from gristmill.generators.contract import Needs
-from gristmill.generators.text.contract import ChatEngine, Method, mix
+from gristmill.generators.text.contract import Method, mix
 from gristmill.generators.text.generator import TextGenerator
 from gristmill.records.errors import UserError
 from gristmill.records.spec import literals, placement
@@ -83,21 +83,19 @@ class CannedEngine:
         )
 
     async def chat(
-        self,
-        prompt: Messages,
-        sampling: Mapping[str, Any],
-        seed: int,
-        json_schema: Mapping[str, Any] | None = None,
+        self, prompt: Messages, sampling: Mapping[str, Any], seed: int, form: AnswerForm = FREE_TEXT
     ) -> Reply:
         """A reply; token counts are 4/3 of word counts, as in English."""
-        question = prompt if isinstance(prompt, str) else " ".join(m.get("content", "") for m in prompt)
+        question = prompt if isinstance(prompt, str) else " ".join(m.get("content") or "" for m in prompt)
         await self.wait(question)
         finish, draw = "stop", mix(seed, KIND)
         fixed = next((a for a in self.spec.answers if a.when in question), None)
         if fixed:
             text = fixed.say[mix(seed, ANSWER) % len(fixed.say)]
-        elif json_schema:
-            text = text_of(json_schema, seed, self.bank)
+        elif form.json_schema:
+            text = text_of(form.json_schema, seed, self.bank)
+        elif form.choice:
+            text = form.choice[mix(seed, ANSWER) % len(form.choice)]
         elif draw < self.edges[0]:
             text = self._near_duplicate(seed)
         elif draw < self.edges[1]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from gristmill.engines.vllm import AskRefused
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.answers import first_object
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.generators.text.prompts import column, document_of

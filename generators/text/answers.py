@@ -4,7 +4,8 @@ import json
 import re
 from typing import Any
 
-from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.engines.contract import Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.records.schema import clean
 
 QUOTES = {'"': '"', "“": "”", "«": "»"}

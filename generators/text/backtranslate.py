@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from gristmill.engines.vllm import AskRefused
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.answers import full_text, strip_label
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.generators.text.prompts import column, document_of

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from gristmill.engines.vllm import AskRefused
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session, Template
 from gristmill.generators.text.principles import PrincipledSteps, draw

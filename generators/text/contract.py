@@ -11,11 +11,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from gristmill.engines.vllm import AskRefused, Messages, Reply
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Messages, Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.records.ids import GOLDEN, MASK_64, mix_bits
 from gristmill.records.schema import clean
 from gristmill.records.spec import literals
@@ -97,29 +98,11 @@ class Ask:
     fields: Mapping[str, Any]  # the source row
 
 
-class ChatEngine(Protocol):
-    """An engine that answers prompts: gristmill.engines.vllm.Engine, the canned engine, or any class with `chat`."""
-
-    synchronous: bool  # `chat` never waits, so its coroutine runs without an event loop
-
-    async def chat(
-        self,
-        prompt: Messages,
-        sampling: Mapping[str, Any],
-        seed: int,
-        json_schema: Mapping[str, Any] | None = None,
-    ) -> Reply:
-        """One completion.
-
-        An engine may also have `count_tokens(text: str) -> int`, by its tokenizer.
-        """
-
-
 class Session:
     """The calls of an ask: gives every call its own seed, keeps the turns and adds up the tokens."""
 
     __slots__ = (
-        *("_engine", "_json_schema", "_on_reply", "_sampling", "_seed"),
+        *("_engine", "_form", "_on_reply", "_sampling", "_seed"),
         *("calls", "finish", "tokens_in", "tokens_out", "turns"),
     )
 
@@ -128,15 +111,15 @@ class Session:
         engine: ChatEngine,
         seed: int,
         sampling: Mapping[str, Any],
-        json_schema: Mapping[str, Any] | None = None,
+        form: AnswerForm = FREE_TEXT,
         on_reply: Callable[[Reply], None] | None = None,
     ) -> None:
-        """`on_reply` gets every reply as it arrives, for a display."""
+        """`form`: of every answer, unless a call states its own. `on_reply` gets every reply as it arrives."""
         self._engine = engine
         self._on_reply = on_reply
         self._seed = seed
         self._sampling = sampling
-        self._json_schema = json_schema
+        self._form = form
         self.calls = 0
         self.tokens_in = 0
         self.tokens_out = 0
@@ -144,9 +127,16 @@ class Session:
         self.turns: list[dict[str, Any] | None] = []  # None while a call is running
 
     async def chat(
-        self, prompt: Messages, json_schema: Mapping[str, Any] | None = None, turn: str = "answer", **sampling: Any
+        self,
+        prompt: Messages,
+        json_schema: Mapping[str, Any] | None = None,
+        turn: str = "answer",
+        tools: Sequence[Mapping[str, Any]] = (),
+        **sampling: Any,
     ) -> Reply:
         """One call. `prompt` is a user message or a list of {"role", "content"}; `sampling` overrides the recipe's.
+
+        json_schema: structure of this answer, in place of the recipe's. tools: functions that the model may call.
 
         If the last message is engines.user_turn.USER_TURN, the model writes the user's message; see `writes_user`.
         Turns keep the order of the calls, whichever is answered first.
@@ -156,14 +146,17 @@ class Session:
         self.calls += 1
         self.turns.append(None)
         settings = {**self._sampling, **sampling} if sampling else self._sampling
-        reply = await self._engine.chat(prompt, settings, seed, json_schema or self._json_schema)
+        form = self._form
+        if json_schema or tools:
+            form = AnswerForm(json_schema, tools=tuple(tools), logprobs=form.logprobs)
+        reply = await self._engine.chat(prompt, settings, seed, form)
         if self._on_reply is not None:
             self._on_reply(reply)
         self.tokens_in += reply.tokens_in
         self.tokens_out += reply.tokens_out
         if self.finish is None or FINISH_RANK.get(reply.finish, 2) > FINISH_RANK.get(self.finish, 2):
             self.finish = reply.finish
-        last_prompt = prompt if isinstance(prompt, str) else prompt[-1].get("content", "") if prompt else ""
+        last_prompt = prompt if isinstance(prompt, str) else (prompt[-1].get("content") or "") if prompt else ""
         self.turns[at] = {
             "turn": turn,
             "prompt": clean(last_prompt),

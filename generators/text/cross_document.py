@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from gristmill.engines.vllm import AskRefused
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text import chunks
 from gristmill.generators.text.answers import only_text
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick

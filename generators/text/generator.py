@@ -6,10 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Reply
+from gristmill.engines.errors import AskRefused, EngineDead
 from gristmill.engines.throttle import Throttle, throttle_of
-from gristmill.engines.vllm import AskRefused, EngineDead, Reply
 from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
-from gristmill.generators.text.contract import TOKENS_KEPT, TURNS, Ask, ChatEngine, Method, Session
+from gristmill.generators.text.contract import TOKENS_KEPT, TURNS, Ask, Method, Session
 from gristmill.generators.text.order import begin_order
 from gristmill.records.schema import ASK, REJECT, clean
 
@@ -21,7 +22,7 @@ class TextGenerator(Generator):
 
     takes_method = True
     sampling: Mapping[str, Any] = {}
-    json_schema: Mapping[str, Any] | None = None
+    form: AnswerForm = FREE_TEXT  # of every answer, unless a call of the method states its own
 
     def __init__(self, spec: Any, method: Method, max_in_flight: int | None = None) -> None:
         """`max_in_flight`: concurrent asks of this replica; None: what its engine batches."""
@@ -80,7 +81,7 @@ class TextGenerator(Generator):
         fields = fields_of(text)
         if fields is None:
             return GeneratedRow(reason="malformed_ask")
-        ask, session = Ask(row_id, seed, fields), Session(engine, seed, self.sampling, self.json_schema, self._count)
+        ask, session = Ask(row_id, seed, fields), Session(engine, seed, self.sampling, self.form, self._count)
         try:
             payload = await self.program.run(ask, session)
         except (AskRefused, RecursionError) as error:

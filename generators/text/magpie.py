@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from gristmill.engines.errors import AskRefused
 from gristmill.engines.user_turn import USER_TURN
-from gristmill.engines.vllm import AskRefused
 from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.generators.text.steps import Steps, StepsSpec

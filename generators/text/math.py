@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.engines.contract import Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session, Template
 from gristmill.generators.text.prompts import column, render

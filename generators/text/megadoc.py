@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from gristmill.engines.vllm import AskRefused
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text import chunks
 from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, mix

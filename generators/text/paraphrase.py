@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.engines.vllm import AskRefused
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.answers import only_text, strip_label
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
 from gristmill.generators.text.prompts import check_template, column, columns_of, document_of, drawn_columns

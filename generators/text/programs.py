@@ -4,7 +4,8 @@ import ast
 import re
 import warnings
 
-from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.engines.contract import Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.records.fences import first_block
 
 DEFINITION = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", re.MULTILINE)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from gristmill.engines.vllm import AskRefused
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.chunks import first_words
 from gristmill.generators.text.contract import Template
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from gristmill.engines.vllm import AskRefused
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session, pick
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object

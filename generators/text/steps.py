@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from gristmill.engines.contract import Messages, Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.engines.served import SAMPLING
-from gristmill.engines.vllm import AskRefused, Messages, Reply
 from gristmill.generators.text.answers import first_object
 from gristmill.generators.text.contract import Method, Session, Template, conversation
 from gristmill.generators.text.prompts import columns_of

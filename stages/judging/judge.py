@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from gristmill.engines.contract import AnswerForm, Reply, ServedEngine
+from gristmill.engines.errors import AskRefused, EngineDead
 from gristmill.engines.needs import Needs
 from gristmill.engines.throttle import Throttle, throttle_of
-from gristmill.engines.vllm import AskRefused, Engine, EngineDead, Reply
 from gristmill.records.spec import literals
 from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.judging.answers import read_score
@@ -36,8 +37,8 @@ class Judge(Stage):
         super().__init__(spec, name)
         self.sampling: dict[str, Any] = {"max_tokens": 32, "temperature": 0.0, **spec.sampling}
         self.mode: Mode = MODES[spec.mode](spec)
-        self.json_schema = self.mode.json_schema
-        self._engine: Engine | None = None
+        self.form = AnswerForm(self.mode.json_schema)
+        self._engine: ServedEngine | None = None
         self._throttle = throttle_of(None, spec.max_in_flight)
         self._totals = (0, 0)
 
@@ -75,7 +76,7 @@ class Judge(Stage):
         return self._throttle
 
     def open(self) -> None:
-        self._engine = self.spec.open_engine(self.sampling, self.json_schema)
+        self._engine = self.spec.open_engine(self.sampling, self.form)
         self._throttle = throttle_of(self._engine, self.spec.max_in_flight)
 
     async def facts(self) -> dict[str, Any]:
@@ -121,7 +122,7 @@ class Judge(Stage):
         if self._engine is None:
             raise EngineDead("find before open")
         try:
-            reply = await self._engine.chat(prompt, self.sampling, seed, self.json_schema)
+            reply = await self._engine.chat(prompt, self.sampling, seed, self.form)
         except AskRefused:  # usually longer than the context
             return None
         finally:

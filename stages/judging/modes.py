@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
-from gristmill.engines.vllm import Reply
+from gristmill.engines.contract import Reply
 from gristmill.stages.judging.answers import read_score, read_scores, schema_of
 from gristmill.stages.judging.spec import JudgeSpec
 from gristmill.stages.judging.steps import split_steps

@@ -38,7 +38,7 @@ from gristmill.cluster.lots.work import LotPipeline
 from gristmill.cluster.room.runs import Grant, RunRequest
 from gristmill.cluster.room.seat import Seat
 from gristmill.generators.canned.generator import Canned
-from gristmill.engines.vllm import EngineDead
+from gristmill.engines.errors import EngineDead
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.records.stores.local import LocalStore

@@ -26,7 +26,8 @@ from gristmill.generators.text.contract import Ask, Session
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.records.lots import asks
-from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.engines.contract import Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.engines.models import resolve
 mill = compile_recipe(load(sys.argv[1]))
 spec = mill.generator.spec
@@ -37,7 +38,7 @@ class Replay:
     synchronous = True
     def __init__(self, turns):
         self.turns = iter(turns)
-    async def chat(self, prompt, sampling, seed, json_schema=None):
+    async def chat(self, prompt, sampling, seed, form=None):
         turn = next(self.turns, None)
         if turn is None:
             raise AskRefused("over")

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Messages, Reply
 from gristmill.engines.needs import Needs
 from gristmill.engines.throttle import Throttle, throttle_of
-from gristmill.engines.vllm import Messages, Reply
-from gristmill.generators.text.contract import ChatEngine, Method
+from gristmill.generators.text.contract import Method
 from gristmill.generators.text.generator import TextGenerator
 from gristmill.stages.contract import Findings, Stage
 
@@ -61,11 +61,7 @@ class PacedEngine:
         self._log = open(folder / f"{os.getpid()}.times", "wb", buffering=0)  # noqa: SIM115 - open as long as the engine
 
     async def chat(
-        self,
-        prompt: Messages,
-        sampling: Mapping[str, Any],
-        seed: int,
-        json_schema: Mapping[str, Any] | None = None,
+        self, prompt: Messages, sampling: Mapping[str, Any], seed: int, form: AnswerForm = FREE_TEXT
     ) -> Reply:
         for call in range(self.pace.num_calls):
             async with self._slots:

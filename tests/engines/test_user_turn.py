@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from gristmill.engines.errors import AskRefused
 from gristmill.engines.user_turn import USER_TURN, is_users, with_end
-from gristmill.engines.vllm import AskRefused, Engine
+from gristmill.engines.vllm import Engine
 from gristmill.generators.teacher import Teacher, TeacherSpec
 from gristmill.generators.text.registry import method_class
 from gristmill.records.errors import UserError

@@ -6,7 +6,8 @@ import json
 import pyarrow as pa
 import pytest
 
-from gristmill.engines.vllm import AskRefused, EngineDead
+from gristmill.engines.contract import AnswerForm
+from gristmill.engines.errors import AskRefused, EngineDead
 from gristmill.records.ids import lot_seeds, row_id
 from gristmill.records.schema import ask_schema
 from tests import engine
@@ -95,7 +96,9 @@ def test_structured_output_parses(engine_loop, teacher):
     async def ask():
         sampling = {"temperature": 0.8, "max_tokens": 80}
         prompt = "Give a book's title and its level from 1 to 5, as JSON."
-        return await asyncio.gather(*(teacher._engine.chat(prompt, sampling, seed, SCHEMA) for seed in range(4)))
+        return await asyncio.gather(
+            *(teacher._engine.chat(prompt, sampling, seed, AnswerForm(SCHEMA)) for seed in range(4))
+        )
 
     for reply in engine_loop.run(ask()):
         answer = json.loads(reply.text)

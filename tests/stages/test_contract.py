@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.engines.contract import AnswerForm, Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import png
 from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE, REJECT
@@ -87,12 +88,12 @@ class Answers:
     def close(self) -> None:
         pass
 
-    async def chat(self, prompt: str, sampling: dict, seed: int, json_schema: dict | None = None) -> Reply:
-        assert json_schema is not None
+    async def chat(self, prompt: str, sampling: dict, seed: int, form: AnswerForm) -> Reply:
+        assert form.json_schema is not None
         if len(prompt) % 7 == 0:
             raise AskRefused("context_length")
         number = (len(prompt) + seed) % 6
-        names = list(json_schema["properties"])
+        names = list(form.json_schema["properties"])
         scores = {name: (number + at * seed) % 5 + 1 for at, name in enumerate(names)}
         return Reply(json.dumps(scores) if number else "no idea", "stop", len(prompt), 5)
 

@@ -8,7 +8,7 @@ import time
 import pyarrow as pa
 import pytest
 
-from gristmill.engines.vllm import EngineDead
+from gristmill.engines.errors import EngineDead
 from gristmill.generators.canned.generator import Canned, CannedSpec
 from gristmill.generators.registry import generator_class
 from gristmill.generators.text.generator import TextGenerator
@@ -145,7 +145,7 @@ class Dying:
     def __init__(self):
         self.calls = self.cancelled = 0
 
-    async def chat(self, prompt, sampling, seed, json_schema=None):
+    async def chat(self, prompt, sampling, seed, form=None):
         self.calls += 1
         if self.calls == 3:
             raise EngineDead("gone")

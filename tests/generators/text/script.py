@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.engines.vllm import AskRefused, Reply
-from gristmill.generators.text.contract import Ask, ChatEngine, Session, Template, mix
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Reply
+from gristmill.engines.errors import AskRefused
+from gristmill.generators.text.contract import Ask, Session, Template, mix
 from gristmill.generators.text.generator import TextGenerator
 from gristmill.generators.text.registry import method_class
 from gristmill.records.ids import lot_seeds, row_id
@@ -39,10 +40,10 @@ class Script:
         self.schemas: list[Any] = []
         self.seeds: list[int] = []
 
-    async def chat(self, prompt: Any, sampling: Any, seed: int, json_schema: Any = None) -> Reply:
+    async def chat(self, prompt: Any, sampling: Any, seed: int, form: AnswerForm = FREE_TEXT) -> Reply:
         self.asked.append(prompt)
         self.sampling.append(dict(sampling))
-        self.schemas.append(json_schema)
+        self.schemas.append(form.json_schema)
         self.seeds.append(seed)
         if self.by_seed:
             await asyncio.sleep(mix(seed, 3) % 5 * 0.001)  # answers come in any order

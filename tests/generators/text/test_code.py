@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.engines.contract import Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.programs import asserts_of, program_of, top_level_names
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build

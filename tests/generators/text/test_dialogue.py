@@ -2,7 +2,7 @@
 
 import pytest
 
-from gristmill.engines.vllm import AskRefused
+from gristmill.engines.errors import AskRefused
 from tests.generators.text.script import cut_off, method_of, told
 
 TOPIC = {"topic": "tides"}

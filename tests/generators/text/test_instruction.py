@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from gristmill.engines.errors import AskRefused
 from gristmill.engines.user_turn import USER_TURN
-from gristmill.engines.vllm import AskRefused
 from gristmill.generators.text.registry import method_class
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.engines.contract import Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.math import majority
 from gristmill.records.errors import UserError
 from tests.generators.text.script import made, method_of, refusal, told

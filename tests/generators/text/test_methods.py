@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.canned.generator import CannedEngine, CannedSpec
 from gristmill.generators.text.contract import Ask, Session, Template, mix
 from gristmill.generators.text.registry import KINDS, method_class
@@ -25,8 +26,8 @@ class Echo:
         self.calls = []
         self.finishes = list(finishes)
 
-    async def chat(self, prompt, sampling, seed, json_schema=None):
-        self.calls.append((prompt, dict(sampling), seed, json_schema))
+    async def chat(self, prompt, sampling, seed, form=FREE_TEXT):
+        self.calls.append((prompt, dict(sampling), seed, form))
         finish = self.finishes[min(len(self.calls), len(self.finishes)) - 1]
         return Reply(f"  answer {len(self.calls)}\n", finish, 10, 5)
 
@@ -130,7 +131,7 @@ def test_gathered_calls_keep_their_order_and_cost_all_that_they_cost():
         def __init__(self):
             self.left = 3
 
-        async def chat(self, prompt, sampling, seed, json_schema=None):
+        async def chat(self, prompt, sampling, seed, form=FREE_TEXT):
             self.left -= 1
             await asyncio.sleep(0.01 * self.left)
             if prompt == "no":
@@ -166,9 +167,9 @@ def test_the_canned_engine_fits_a_json_schema_and_says_what_it_is_told(seed):
     }
     spec = build(CannedSpec, {"answers": [{"when": "hello", "say": ["hi", "good day"]}]}, "generator")
     engine = CannedEngine(spec, [])
-    said = asyncio.run(engine.chat("what?", {}, seed, schema)).text
+    said = asyncio.run(engine.chat("what?", {}, seed, AnswerForm(schema))).text
     jsonschema.validate(json.loads(said), schema)
-    assert asyncio.run(engine.chat("hello there", {}, seed, schema)).text in ("hi", "good day")
+    assert asyncio.run(engine.chat("hello there", {}, seed, AnswerForm(schema))).text in ("hi", "good day")
 
 
 def test_mix_spreads_and_stays_in_range():

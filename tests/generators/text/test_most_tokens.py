@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gristmill.engines.vllm import AskRefused
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.generators.text.registry import KINDS
 from tests.generators.text.script import Script, method_of

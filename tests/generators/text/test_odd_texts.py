@@ -6,7 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from gristmill.engines.vllm import AskRefused, Engine, Reply
+from gristmill.engines.contract import Reply
+from gristmill.engines.errors import AskRefused
+from gristmill.engines.vllm import Engine
 from gristmill.generators.canned.generator import Canned, CannedSpec
 from gristmill.generators.contract import GeneratedRow, fill
 from gristmill.generators.text.contract import Ask, Session, Template
@@ -71,7 +73,7 @@ class Says:
     def __init__(self, *answers: Any) -> None:
         self.answers, self.sampling = list(answers), list[dict[str, Any]]()
 
-    async def chat(self, prompt: Any, sampling: Any, seed: int, json_schema: Any = None) -> Reply:
+    async def chat(self, prompt: Any, sampling: Any, seed: int, form: Any = None) -> Reply:
         self.sampling.append(dict(sampling))
         answer = self.answers.pop(0)
         return answer if isinstance(answer, Reply) else Reply(answer, "stop", 3, 2)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.engines.contract import Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.preference import different, verdict
 from gristmill.generators.text.principles import draw, load_principles
 from gristmill.jobs.recipes.compile import compile_recipe

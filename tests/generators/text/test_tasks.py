@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.engines.contract import Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.evol_instruct import OPERATIONS, copies, draw_operation, response_fault
 from gristmill.generators.text.self_instruct import SelfInstructSpec
 from gristmill.generators.text.task_filters import instance_fault, task_fault, task_of

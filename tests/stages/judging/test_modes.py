@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.engines.contract import Reply
+from gristmill.engines.errors import AskRefused
 from gristmill.records.errors import UserError
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build, literals
@@ -28,7 +29,7 @@ class Script:
         self.answer = answer
         self.asked: list[tuple[str, int]] = []
 
-    async def chat(self, prompt: str, sampling: dict, seed: int, json_schema: dict | None = None) -> Reply:
+    async def chat(self, prompt: str, sampling: dict, seed: int, form: Any = None) -> Reply:
         self.asked.append((prompt, seed))
         await asyncio.sleep(0)
         said = self.answer(prompt)
