@@ -87,7 +87,7 @@ def forecast(compiled: CompiledRecipe, manifest: Manifest | None) -> Forecast:
     at_most = tokens_a_row is None
     if tokens_a_row is None and compiled.generator.pooled:
         most = [getattr(part, "sampling", {}).get("max_tokens") for part in compiled.generator.parts]
-        tokens_a_row = None if None in most else max(most)
+        tokens_a_row = None if None in most else max(number for number in most if number is not None)
         if compiled.method and tokens_a_row is not None:
             tokens_a_row = compiled.method.most_tokens(tokens_a_row)
     tokens = asks * tokens_a_row if asks is not None and tokens_a_row is not None else limits.tokens
