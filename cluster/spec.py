@@ -109,7 +109,8 @@ class Limits:
     kept_tokens: int | None = None  # Number of tokens that the model wrote and kept rows hold.
     tokens: int | None = None  # Number of generated tokens in all rows, kept or rejected.
     device_s: float | None = None  # Device-seconds held by engines, over all starts of the run.
-    cost: float | None = None  # Cost in cluster.currency by cluster.price_per_device_hour, over all starts.
+    # Cost in cluster.currency over all starts: devices by cluster.price_per_device_hour, calls of endpoints by tokens.
+    cost: float | None = None
     # An alarm: largest share of kept texts with one opening, closing or skeleton, 0 to 1, from 100 texts on.
     template_share: float | None = None
     # Whether the run keeps exactly `kept_rows` rows: later rows of its last lot are rejected as `limit:surplus`.

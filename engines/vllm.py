@@ -8,18 +8,19 @@ and sent as token ids. So an ask longer than the context is rejected before it r
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from gristmill.engines import parking, processes
-from gristmill.engines.contract import FREE_TEXT, AnswerForm, Messages, Reply
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, Messages, Reply, ToolCall
 from gristmill.engines.errors import AskRefused, EngineDead, is_refusal
 from gristmill.engines.guard import Guard
 from gristmill.engines.installed import engine_arguments, environment, is_hopper, on_gpu
 from gristmill.engines.invariance import Trace, is_invariant
+from gristmill.engines.tool_calls import ToolParser, with_objects
 from gristmill.engines.user_turn import USER_TURN, end_of_turn, is_users, split_turn, with_end
 from gristmill.records.errors import UserError
 from gristmill.records.spec import nearest
@@ -70,6 +71,7 @@ class Engine:
         self._guard: Guard | None = None
         self._tokenizer: Any = None
         self._lora_request: Any = None
+        self._tool_parser: ToolParser | None = None
         self._numbers = count()
         self._verdict: list[bool | None] = []  # of the probe, once it was made
 
@@ -184,7 +186,27 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - a template is a program and can fail in any way
             raise UserError(f"model: cannot write a user's message, which needs a chat template: {error}") from None
 
-    def encode(self, prompt: Messages) -> list[int]:
+    def use_tool_parser(self, name: str | None) -> None:
+        """Take the calls of tools out of answers, by a parser of vLLM; None: they stay in the text.
+
+        Raises UserError when there is no such parser, or when the chat template does not show tools to the model.
+        """
+        self._tool_parser = None if name is None else ToolParser(name, self._tokenizer)
+        if name is None:
+            return
+        function = {"name": "shown_to_the_model", "description": "", "parameters": {"type": "object", "properties": {}}}
+        tools = [{"type": "function", "function": function}]
+        try:
+            text = self._render([{"role": "user", "content": "ready?"}], tools)
+        except Exception as error:  # noqa: BLE001 - a template is a program and can fail in any way
+            raise UserError(f"model: its chat template fails with tools: {error}") from None
+        if function["name"] not in text:
+            raise UserError(
+                "model: its chat template does not show tools to the model; give a chat_template that does, or let the "
+                'method write calls as JSON (calls = "json")'
+            )
+
+    def encode(self, prompt: Messages, tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """The token ids that the engine receives for `prompt`, including the chat template."""
         if is_users(prompt):
             return self._open_turn(prompt)[0]
@@ -192,12 +214,13 @@ class Engine:
             text = prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in prompt)
             return list(self._tokenizer.encode(text))
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-        text = self._render(messages)
+        text = self._render(with_objects(messages), tools)
         return list(self._tokenizer.encode(text, add_special_tokens=False))  # they are in the template
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
+    def _render(self, messages: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         text: str = self._tokenizer.apply_chat_template(
             messages,
+            tools=[dict(tool) for tool in tools] or None,
             chat_template=self.chat_template,
             add_generation_prompt=True,
             tokenize=False,
@@ -212,10 +235,13 @@ class Engine:
         before, after = split_turn(self._render, prompt)
         return list(self._tokenizer.encode(before, add_special_tokens=False)), end_of_turn(after, self._tokenizer)
 
-    def _request(self, prompt: Messages, sampling: Mapping[str, Any]) -> tuple[list[int], Mapping[str, Any]]:
+    def _request(
+        self, prompt: Messages, sampling: Mapping[str, Any], form: AnswerForm
+    ) -> tuple[list[int], Mapping[str, Any]]:
         """The token ids of `prompt`, and `sampling`, which ends at the user's turn if the model writes that turn."""
         if not is_users(prompt):
-            return self.encode(prompt), sampling
+            more = self._tool_parser.sampling(form.tools) if self._tool_parser and form.tools else {}
+            return self.encode(prompt, form.tools), {**sampling, **more} if more else sampling
         ids, end = self._open_turn(prompt)
         return ids, with_end(sampling, end)
 
@@ -230,7 +256,7 @@ class Engine:
         if self._engine is None:
             raise EngineDead("not open")
         try:
-            ids, sampling = self._request(prompt, sampling)
+            ids, sampling = self._request(prompt, sampling, form)
         except (TypeError, UnicodeError) as error:
             raise AskRefused("engine_refused", str(error)) from error
         room = self.max_model_len - len(ids)
@@ -246,7 +272,12 @@ class Engine:
             if is_refusal(error):
                 raise AskRefused("engine_refused", str(error)) from error
             raise EngineDead(f"{type(error).__name__}: {error}") from error
-        return Reply(output.text, output.finish_reason, len(ids), len(output.token_ids))
+        text, finish = output.text, output.finish_reason
+        calls: tuple[ToolCall, ...] = ()
+        if self._tool_parser is not None and form.tools:
+            text, calls = self._tool_parser.part(text, form.tools)
+            finish = "tool_calls" if calls and finish == "stop" else finish
+        return Reply(text, finish, len(ids), len(output.token_ids), tool_calls=calls)
 
     async def _last(self, ids: list[int], params: Any) -> Any:
         """The whole completion of a prompt, as vLLM gives it. Raises EngineDead when there is none."""

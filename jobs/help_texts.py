@@ -49,14 +49,14 @@ reject is "not run". Duplicates and admission are decided among these rows. Noth
 The rows are those with which `gristmill produce` begins, so the first ones of a run are the same.
 Engines start as for a run, one after the other. To try prompts, stages and columns without a
 model, set generator.kind=canned: the canned generator writes plain English through the same
-method, and the keys of the recipe's own generator are ignored. A stage with a model, such as a
-judge, still starts it.
+method, and the keys of the recipe's own generator are ignored. A judge still starts its model,
+unless you set stages.N.kind=canned_judge.
 """,
         """\
 examples:
   gristmill preview package:demo
   gristmill preview package:demo -n 20 --set generator.kind=canned
-  gristmill preview my-recipe.toml --set method.temperature=0.9 --json
+  gristmill preview my-recipe.toml --set generator.sampling.temperature=0.9 --json
 """,
     ),
     "fit": (

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.records.division import Division
+from gristmill.records.functions.contract import AskRows
 from gristmill.records.ids import lot_ids, lot_seeds
 from gristmill.records.schema import ask_schema, clean
 
@@ -58,18 +59,20 @@ class SourceLot:
 
     plan: Plan
     lot: int
-    rows: list[tuple[str, str]]  # (source id, JSON text)
+    rows: Sequence[tuple[str, str]]  # (source id, JSON text)
 
     @property
     def nbytes(self) -> int:
         """The approximate size as a message."""
+        if isinstance(self.rows, AskRows):
+            return self.rows.nbytes
         return sum([len(text) for _, text in self.rows]) + 64 * len(self.rows)
 
 
 class AskSource(Protocol):
     """Rows to make asks from: a source, or a source that grows with the run (gristmill.records.rounds)."""
 
-    def ask_rows(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+    def ask_rows(self, start: int, stop: int, num_rows: int) -> Sequence[tuple[str, str]]:
         """(source id, JSON text) of asks [start, stop), which cycle through `num_rows` rows."""
 
 

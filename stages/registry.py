@@ -19,6 +19,7 @@ KINDS: Kinds = {
     "dedup_rows": ("gristmill.stages.dedup.rows", "DedupRows"),
     "dedup_semantic": ("gristmill.stages.dedup.semantic", "DedupSemantic"),
     "execute": ("gristmill.stages.verify.execute", "Execute"),
+    "execute_calls": ("gristmill.stages.trajectory.execute_calls", "ExecuteCalls"),
     "fidelity": ("gristmill.stages.verify.fidelity", "Fidelity"),
     "finish": ("gristmill.stages.filters.finish", "Finish"),
     "judge": ("gristmill.stages.judging.judge", "Judge"),
@@ -28,6 +29,7 @@ KINDS: Kinds = {
     "pii": ("gristmill.stages.filters.pii", "Pii"),
     "quality": ("gristmill.stages.filters.quality", "Quality"),
     "rules": ("gristmill.stages.filters.rules", "Rules"),
+    "trajectory": ("gristmill.stages.trajectory.checks", "Trajectory"),
 }
 # Stages whose verdicts come at commit, in lot order: first duplicates, then admission.
 DEDUP = frozenset({"dedup", "dedup_image", "dedup_rows", "dedup_semantic"})

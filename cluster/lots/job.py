@@ -50,6 +50,8 @@ class Job:
     check: Callable[[], None] = lambda: None  # raises UserError when another driver has taken the output
     note: Callable[..., None] = _silent  # writes an event: note("retry", lot=3, stage="making", ...)
     growth: CommittedRows | None = None  # the source, where its run had not ended when this one was compiled
+    paid: float = 0.0  # of `cost`: for calls of engines
+    keeps_answers: bool = False  # whether parts keep answers until their lot is committed
     _whole_plan: Plan | None = None
 
     @property
@@ -98,6 +100,7 @@ class Progress:
     commit_lag_s: float = 0.0  # waiting time of the oldest processed lot
     device_s: float = 0.0  # over all starts
     cost: float = 0.0  # over all starts, in cluster.currency
+    paid: float = 0.0  # of `cost`: for calls of engines
     budget_share: float | None = None  # of the tightest budget
     occupancy: dict[str, Occupancy] = field(default_factory=dict)  # of the engines of this start, by pool
     lanes: dict[str, Occupancy] = field(default_factory=dict)  # of the first engines that are open, by pool and number
@@ -148,6 +151,7 @@ def measure_progress(
         now - oldest,
         budget.device_s,
         budget.cost,
+        budget.paid,
         budget.share,
         {pool.name: pool.occupancy for pool in pools},
         dict(islice(((f"{pool.name} {m.number}", m.occupancy) for pool in pools for m in pool.members), MAX_LANES)),

@@ -49,8 +49,9 @@ class LotLoop:
         self.pools = build_pools(job, self._events)
         self.generator_pools = self.pools[: len(job.pooled)]
         self.route = route(job.pipeline, self.pools, len(job.pooled))
-        self.budget = Budget(job.limits, self.pools, job.device_s, job.cost)
-        self.committer = Committer(job.store, job.leftovers, job.check)
+        spent = job.device_s, job.cost, job.paid
+        self.budget = Budget(job.limits, self.pools, *spent, lambda: self.totals.paid)
+        self.committer = Committer(job.store, job.leftovers, job.check, job.keeps_answers)
         self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec, job.limits.exact_rows)
         self.stand = Stand(job, self.pools)
         self.cpus = StageCpus(job.spec.stage_cpus, self.stand.lane)
@@ -157,6 +158,7 @@ class LotLoop:
         start, stop = self.job.plan.span(self._next)
         lot = self._in_flight[self._next] = InFlightLot(self._next, stop - start, first, first)
         self.flow.begin(lot)
+        self.budget.num_begun += lot.num_rows
         self._next += 1
         return lot
 

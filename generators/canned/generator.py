@@ -5,14 +5,16 @@ verdict can be seen without an engine.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Messages, Reply
-from gristmill.generators.canned.values import text_of
-from gristmill.generators.canned.words import bank
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Messages, Reply, ToolCall
+from gristmill.engines.tool_calls import CLOSE, OPEN, written_calls
+from gristmill.generators.canned.values import text_of, value_of
+from gristmill.generators.canned.words import Bank, bank
 from gristmill.generators.contract import Needs
 from gristmill.generators.text.contract import Method, mix
 from gristmill.generators.text.generator import TextGenerator
@@ -30,8 +32,10 @@ KIND, BASE, CHANGE, QUOTE, GARBAGE, ANSWER = range(101, 107)  # salts of the dra
 class CannedAnswer:
     """The answer to a prompt that contains `when`: an entry of `say`, drawn by the seed of the call."""
 
-    when: str  # text that the prompt contains
-    say: tuple[str, ...]  # answers to draw from
+    when: str  # text that the prompt contains; of messages, any of them
+    # answers to draw from; to a model that may call tools, <tool_call>{"name": ..., "arguments": {...}}</tool_call>
+    # in an answer is a call
+    say: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not self.say:
@@ -104,6 +108,8 @@ class CannedEngine:
             text = text_of(form.json_schema, seed, self.bank)
         elif form.choice:
             text = form.choice[mix(seed, ANSWER) % len(form.choice)]
+        elif form.tools and is_opening(prompt):
+            text = call_text(form.tools[mix(seed, ANSWER) % len(form.tools)], seed, self.bank)
         elif draw < self.edges[0]:
             text = self._near_duplicate(seed)
         elif draw < self.edges[1]:
@@ -116,7 +122,12 @@ class CannedEngine:
                 text = "# " + " ".join(["lorem"] * (20 + mix(seed, GARBAGE) % 20)) + " ..."
         else:
             text = self.example(question, seed) or self.bank.text(seed, self.spec.num_words)
-        return Reply(text, finish, self.count_tokens(question), self.count_tokens(text))
+        calls: tuple[ToolCall, ...] = ()
+        num_tokens = self.count_tokens(text)
+        if form.tools:
+            text, calls = written_calls(text)
+            finish = "tool_calls" if calls and finish == "stop" else finish
+        return Reply(text, finish, self.count_tokens(question), num_tokens, tool_calls=calls)
 
     def count_tokens(self, text: str) -> int:
         return 1 + text.count(" ") * 4 // 3
@@ -138,6 +149,18 @@ class CannedEngine:
         if at < 0 or end < 0:
             return text
         return f"{text[:at]} {self.bank.word(mix(seed, CHANGE))}{text[end:]}"
+
+
+def is_opening(prompt: Messages) -> bool:
+    """Whether the model speaks first after the user: no tool has answered yet."""
+    return isinstance(prompt, str) or prompt[-1].get("role") != "tool"
+
+
+def call_text(tool: Mapping[str, Any], seed: int, bank: Bank) -> str:
+    """A call of a tool with drawn arguments, as a model of the Hermes family writes it."""
+    function = tool["function"]
+    call = {"name": function["name"], "arguments": value_of(function["parameters"], seed, bank)}
+    return f"{OPEN}{json.dumps(call, ensure_ascii=False)}{CLOSE}"
 
 
 class Canned(TextGenerator):
@@ -162,7 +185,7 @@ class Canned(TextGenerator):
 
     @property
     def is_repeatable(self) -> bool:
-        return True
+        return self.program.is_repeatable
 
     @property
     def engine_key(self) -> str | None:
@@ -182,6 +205,7 @@ class Canned(TextGenerator):
         }
 
     def check(self) -> None:
+        super().check()
         if (quoted := self._quote_source()) and next(load(quoted), None) is None:
             raise UserError(f"generator.contamination {self.spec.contamination}: nothing is in it")
 

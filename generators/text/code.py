@@ -20,39 +20,9 @@ from gristmill.generators.text.programs import asserts_of, program_of
 from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
 from gristmill.records.spec import later
+from gristmill.records.templates import template_texts
 
 EXAMPLE = re.compile(r"\btimes_(\d+)")  # the name of an example's function
-PROBLEM = """Here is something to take ideas from:
-
-{seed}
-
-Make up one small programming exercise in Python that it brings to mind. Ask for a single function: give its name and \
-its arguments, say what it returns, and add one example of a call with its result. Do not solve it. Write the exercise \
-alone."""
-SOLUTION = """Solve this exercise in Python.
-
-{problem}
-
-Write the whole function, with the imports that it needs, in one block of code. Do not print anything and do not ask \
-for input."""
-TESTS = """An exercise and a solution of it:
-
-{problem}
-
-```python
-{code}
-```
-
-Write five lines of Python that test the solution. Each line is an assert that calls the function with other \
-arguments, edge cases among them, and compares the result with what the exercise asks for. Put the five lines in one \
-block of code and write nothing else."""
-ALL = """Here is something to take ideas from:
-
-{seed}
-
-Make up one small exercise in Python that it brings to mind, solve it, and test the solution. Answer with JSON: \
-"problem" is the exercise in words (the name of a function, its arguments, what it returns), "solution" the whole \
-function, and "tests" a few lines, each an assert that calls it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +33,7 @@ class CodeSpec(StepsSpec):
     also hold columns of the source.
     """
 
-    TEMPLATES = {"problem": PROBLEM, "solution": SOLUTION, "tests": TESTS, "all": ALL}
+    TEMPLATES = template_texts(__file__, "code", "problem", "solution", "tests", "all")
     HOLES = {"problem": ("seed",), "solution": ("problem",), "tests": ("code",), "all": ("seed",)}
 
     seed: str = "text"  # source column with the snippet or topic that inspires a problem

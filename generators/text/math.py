@@ -20,23 +20,15 @@ from gristmill.generators.text.contract import Ask, Session, Template, mix
 from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec
 from gristmill.records.schema import clean
+from gristmill.records.templates import template_texts
 from gristmill.stages.verify.answer_text import Rule, extract, key
-
-PROBLEM = """Make up one word problem in mathematics about this: {seed}
-
-Use two or three numbers, tell a short story with them, and end with a question that has one number as its answer. Do \
-not solve the problem. Write the problem alone."""
-SOLUTION = """{problem}
-
-Solve this step by step, one short sentence for each step. Then write a last line that begins with "Answer:" and holds \
-the final result alone."""
 
 
 @dataclass(frozen=True)
 class MathSpec(StepsSpec):
     """Settings of `math`. Calls: `problem` ({seed}), `solution` ({problem}); both may hold columns of the source."""
 
-    TEMPLATES = {"problem": PROBLEM, "solution": SOLUTION}
+    TEMPLATES = template_texts(__file__, "math", "problem", "solution")
     HOLES = {"problem": ("seed",), "solution": ("problem",)}
 
     seed: str = "text"  # source column with the subject of the problem

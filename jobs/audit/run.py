@@ -13,7 +13,7 @@ from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
 from gristmill.jobs.audit.lots import LotAudit, LotFacts, differences
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import open_console
-from gristmill.records.output import ledger, manifest
+from gristmill.records.output import answers, ledger, manifest
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
 from gristmill.records.output.shard_reading import UnreadableShard, meta_of, read_footer
@@ -50,6 +50,8 @@ def examine_run(store: Store, run: Manifest) -> Findings:
             findings.add(f"{rejected[lot][0]} has no kept shard: its lot was never committed")
         else:  # a driver that was stopped may still commit the lot
             findings.count("rejected shards of lots that are not committed", len(rejected[lot]))
+    if num_answers := answers.leftovers(store, num_lots):
+        findings.count("kept answers of committed lots, which the next start deletes", num_answers)
     is_over = run.state in ("complete", "exhausted")
     counts, counted_lots = Summary(), Summary()  # of all lots, and of those that the manifest counts
     lots = sorted(kept)

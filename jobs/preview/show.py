@@ -63,8 +63,7 @@ def _part(name: str, value: Any, most: int, style: str) -> list[RenderableType]:
         return []
     label = Text(printable(name), style="bold")
     if _is_talk(value):
-        lines = [Text(f"{message['role']}: {_cut(_text(message.get('content')), most)}", style) for message in value]
-        return [label, *lines]
+        return [label, *(Text(f"{message['role']}: {_cut(_words(message), most)}", style) for message in value)]
     text = _cut(_text(value), most)
     if "\n" not in text and len(text) <= 60:
         return [label.append(f"  {text}", style=style or "not bold")]
@@ -73,6 +72,12 @@ def _part(name: str, value: Any, most: int, style: str) -> list[RenderableType]:
 
 def _is_talk(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) and "role" in v for v in value)
+
+
+def _words(message: Mapping[str, Any]) -> str:
+    """The content of a message, and what else it holds, such as calls of tools."""
+    others = {k: v for k, v in message.items() if k not in ("role", "content") and v}
+    return " ".join(_text(part) for part in (message.get("content"), others) if part)
 
 
 def _text(value: Any) -> str:

@@ -24,9 +24,9 @@ from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import cost_table, totals_table
 from gristmill.records.errors import UserError
 from gristmill.records.exit_codes import DONE, SHORT, STOPPED
-from gristmill.records.output import ledger
+from gristmill.records.output import answers, ledger
 from gristmill.records.output.manifest import NAME as MANIFEST
-from gristmill.records.output.manifest import Manifest, State
+from gristmill.records.output.manifest import Manifest, State, tools_sentence
 from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.output.shard_names import KEPT, REJECTED, shard_name
 from gristmill.records.output.shard_reading import read_shard
@@ -112,10 +112,14 @@ def run(compiled: CompiledRecipe, output: Output, console: SafeConsole | None = 
             # A driver that was killed may not have written them.
             manifest.totals, manifest.state = totals, end_state(compiled, totals, spent)
             manifest.save(store)
+            if compiled.paid_parts and manifest.state == "complete":
+                answers.delete(store)
             outcome = Outcome(manifest.state, totals, manifest)
         else:
             if totals.num_lots:
                 logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
+            if sentence := tools_sentence(manifest.recipe):
+                logger.info(f"{store.uri}: {sentence[0].lower()}{sentence[1:]}")
             console = console or open_console(is_error=True)
             if existing := existing_of(compiled):
                 prepare(existing, store)
@@ -164,13 +168,15 @@ def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, 
             f"{totals.asks} asks; use a limits.asks that is a multiple of {compiled.plan.lot_size}, or another --out"
         )
     leftovers = ledger.settle(store, totals, strangers)
+    if compiled.paid_parts:
+        manifest.count_paid(totals.paid + answers.settle(store, compiled.fingerprint, totals.num_lots))
     if strangers:
         more = f" and {len(strangers) - 1:,} more" if len(strangers) > 1 else ""
         logger.warning(
             f"{store.uri}: {strangers[0]}{more} is no shard of this run, but readers of {KEPT}/ or {REJECTED}/ may "
             f"take it for one; move it away"
         )
-    store.sweep((KEPT, REJECTED))
+    store.sweep((KEPT, REJECTED, answers.FOLDER))
     return manifest, totals, leftovers
 
 

@@ -9,6 +9,7 @@ from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.session import interruptible, is_stopping
 from gristmill.records.committed import CommittedRows
+from gristmill.records.output import answers
 from gristmill.records.output.lease import Lease
 from gristmill.records.output.manifest import Manifest, State
 from gristmill.records.output.shards import Summary
@@ -45,7 +46,8 @@ def drive(
 
     `leftovers`: see `ledger.settle`.
     """
-    from gristmill.cluster.connect import connected  # ray is imported only when a run starts
+    from gristmill.cluster.answer_store import answer_store  # ray is imported only when a run starts
+    from gristmill.cluster.connect import connected
     from gristmill.cluster.lots.job import Job, Progress
     from gristmill.cluster.lots.loop import LotLoop
     from gristmill.cluster.lots.work import LotPipeline
@@ -61,7 +63,7 @@ def drive(
         generator.unpooled,
         compiled.pooled,
     )
-    spent = manifest.spent("device_s"), manifest.spent("cost")
+    spent, paid_parts = (manifest.spent("device_s"), manifest.spent("cost")), compiled.paid_parts
     request = request_of(store.uri, recipe.name, compiled.pools, spec)
     with (
         Monitor(compiled, store, manifest, totals, lease, console) as monitor,
@@ -69,6 +71,8 @@ def drive(
         seated(request, spec, is_stopping) as seat,
     ):
         monitor.begin()
+        for part in paid_parts:
+            part.answers = answers.AnswerFolder(answer_store(store), compiled.fingerprint)
         job = Job(
             pipeline,
             compiled.ask_source(store),
@@ -83,6 +87,8 @@ def drive(
             lease.check,
             monitor.events.note,
             None if compiled.source.is_ended or not isinstance(compiled.source, CommittedRows) else compiled.source,
+            manifest.spent("paid"),
+            bool(paid_parts),
         )
         watch = SourceWatch(compiled.source, manifest)
 
@@ -102,5 +108,9 @@ def drive(
         if recipe.limits.exact:
             manifest.closed_at = closed_at(store, totals.num_lots)
         state = "stopped" if ended == "stopped" else end_state(compiled, totals, ended)
+        if paid_parts:
+            monitor.paid = totals.paid + answers.settle(store, compiled.fingerprint, totals.num_lots)
+            if state == "complete":
+                answers.delete(store)
         monitor.end(state, None if ended == "stopped" else ended)
     return state

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -164,6 +165,29 @@ def check_alarm(limits: Limits, schema: pa.Schema) -> None:
     if limits.template_share is None or (COLUMN in schema.names and pa.types.is_string(schema.field(COLUMN).type)):
         return
     raise UserError(f"limits.template_share compares the texts in column '{COLUMN}', which the rows lack: leave it out")
+
+
+def has_price(part: Generator | Stage) -> bool:
+    """Whether the calls of a part have a price."""
+    prices = service_of(part)
+    return part.is_paid and any(getattr(prices, name, None) for name in ("price_in", "price_cached", "price_out"))
+
+
+def service_of(part: Generator | Stage) -> Any:
+    """The keys of a part's model and of its prices: for a judge, those of its endpoint."""
+    return getattr(part, "service", part.spec)
+
+
+def check_cost(recipe: Recipe, generator: Generator, stages: Sequence[Stage]) -> None:
+    """Refuse a limit on the cost of a run without any price: it would never end."""
+    if recipe.limits.cost is None or recipe.cluster.price_per_device_hour is not None:
+        return
+    parts: list[Generator | Stage] = [generator, *stages]
+    if not any(map(has_price, parts)):
+        raise UserError(
+            "limits.cost needs cluster.price_per_device_hour, or an endpoint with price_in and price_out: nothing in "
+            "this recipe has a price"
+        )
 
 
 def check_room(limits: Limits, stages: Sequence[Stage]) -> None:

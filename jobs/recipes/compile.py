@@ -74,6 +74,12 @@ class CompiledRecipe:
         return not self.recipe.limits.budgets and all(part.is_repeatable for part in parts)
 
     @property
+    def paid_parts(self) -> list[Generator | Stage]:
+        """The parts whose engines are paid by the call."""
+        parts: list[Generator | Stage] = [self.generator, *self.stages]
+        return [part for part in parts if part.is_paid]
+
+    @property
     def engine_widths(self) -> dict[str, int]:
         """The largest number of engines in its pools, by key: see Needs.key."""
         parts: dict[str, Generator | Stage] = {**{s.name: s for s in self.stages}, **self.generator.pooled}
@@ -124,12 +130,13 @@ def _compile(recipe: Recipe, pins: Pins, is_old: bool, source: Source | None) ->
     generator, method = build_generator(recipe)
     stages = build_stages(recipe)
     checks.check_pools(recipe.cluster, stages, generator)
-    source = source or open_source(recipe.source)
+    source = source or open_source(recipe.source, recipe.seed)
     checks.check_source(source, recipe.source, generator)
     if (columns := _columns_read(recipe, generator, method, stages)) is not None:
         source.select(columns)
     checks.check_rounds_method(recipe, source, generator, method)
     checks.check_pairs(recipe, source, method)
+    checks.check_cost(recipe, generator, stages)
     schema = _schema(recipe, generator, stages)
     literals = identity_literals(recipe, source, generator, method, stages)
     old_fingerprint = fingerprint(literals)
@@ -191,7 +198,7 @@ def _schema(recipe: Recipe, generator: Generator, stages: list[Stage]) -> pa.Sch
 
 
 def _plan(recipe: Recipe, source: Source, generator: Generator, mark: str) -> Plan:
-    is_known = source.is_ended and not recipe.source.cycle
+    is_known = source.is_ended and not recipe.source.cycle and not recipe.source.is_endless
     num_asks = source.num_rows * recipe.source.samples if is_known else None
     if rounds := recipe.rounds:
         num_asks = rounds.num * rounds.lots * recipe.lot_size

@@ -35,6 +35,7 @@ def identity_literals(
         "lot_size": recipe.lot_size,
         "source": {
             "content": source.digest(),
+            **source.literals,
             **{k: v for k, v in literals(recipe.source).items() if k in SOURCE_KEYS},
             **({"together": source.num_together} if source.num_together > 1 else {}),
         },

@@ -24,6 +24,7 @@ CLASSES = {
     "family": ("gristmill.generators.chains.registry", "chain_class"),
 }
 STAND_INS = {"judge": "canned_judge"}  # of stages with a model, for recipes that are tried without
+GENERATORS = ("generator", "generators")
 GENERAL_KEYS = {"generators": {"name", "share", "when"}, "stages": {"name"}}  # of a table, whatever its kind
 
 
@@ -32,17 +33,18 @@ def leave_out_other_keys(before: Mapping[str, Any], table: dict[str, Any]) -> No
 
     Raises UserError for a key of `before` that its own kind does not have.
     """
+    is_canned = False
     for section, (module, function) in CLASSES.items():
         class_of: Callable[[str], Any] = getattr(import_module(module), function) if section in table else _no_class
         for where, old, new in _pairs(before.get(section), table.get(section), section):
             if _is_changed(old, new):
                 _leave_out(old, new, where, class_of, GENERAL_KEYS.get(section, set()))
+                is_canned |= section in GENERATORS and new["kind"] == "canned"
                 if section == "generator" and "method" in table and not _takes_method(class_of, new["kind"]):
                     del table["method"]
                     logger.info(f"{where}.kind = {new['kind']}: [method] is ignored")
 
-    old, new = before.get("generator"), table.get("generator")
-    if _is_changed(old, new) and new and new["kind"] == "canned":
+    if is_canned:
         _name_models(table.get("stages"))
 
 

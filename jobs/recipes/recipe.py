@@ -66,12 +66,9 @@ class Recipe:
             raise ValueError("[division] divides asks among [[generators]], and there are none")
         if not 1 <= self.lot_size <= 1_000_000:
             raise ValueError("lot_size must lie in 1..1000000")
-        if self.source.cycle and self.limits.is_endless:
-            raise ValueError(
-                "source.cycle goes on for ever: give [limits] asks, kept_rows, kept_tokens, tokens or cost"
-            )
-        if self.limits.cost is not None and self.cluster.price_per_device_hour is None:
-            raise ValueError("limits.cost needs cluster.price_per_device_hour")
+        if (self.source.cycle or self.source.is_endless) and self.limits.is_endless:
+            what = "source.cycle goes on for ever" if self.source.cycle else "source.kind without num_rows has no end"
+            raise ValueError(f"{what}: give [limits] asks, kept_rows, kept_tokens, tokens or cost")
 
 
 def load(path: TomlSource, settings: Sequence[str] = ()) -> Recipe:

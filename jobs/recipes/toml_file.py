@@ -19,7 +19,7 @@ from gristmill.records.spec import nearest
 logger = logging.getLogger(__name__)
 
 # Keys of places, which are relative to the working folder or to the recipe's, and those of the flags of a flow.
-PATH_KEYS = frozenset({"path", "file", "uri", "against"})
+PATH_KEYS = frozenset({"path", "file", "uri", "against", "table", "marginals"})
 FLAG_KEYS = frozenset({"facts", "without", "real_train", "real_holdout", "schema", "student"})
 TomlSource = str | Mapping[str, Any]  # the path of a TOML file, or the tables themselves
 

@@ -13,6 +13,7 @@ from gristmill.jobs.release.format_card import format_section
 from gristmill.jobs.release.formats import RowFormat
 from gristmill.jobs.release.markdown import code, fenced, prose, yaml_string
 from gristmill.jobs.release.mixture.spec import ADDED
+from gristmill.jobs.terminal.tables import money
 from gristmill.records.licenses import HUB, UNKNOWN, license_id, license_url
 from gristmill.records.masking.masks import masked
 from gristmill.records.mixing.regimes import REAL
@@ -163,6 +164,16 @@ rows = datasets.load_dataset("parquet", data_files="train-*.parquet", split="tra
 """
 
 
+def _calls_cost(totals: Summary, manifest: Manifest) -> str:
+    """What the calls of an endpoint cost, in a sentence; empty where they cost nothing."""
+    paid = manifest.cost.get("paid")
+    if not paid:
+        return ""
+    unit = prose(str(manifest.cost.get("currency") or ""))
+    per_token = f", {money(1000 * paid / totals.kept_tokens)} per 1,000 kept tokens" if totals.kept_tokens else ""
+    return f"The calls cost {money(paid)} {unit}{per_token}. "
+
+
 def dataset_card(
     manifest: Manifest,
     totals: Summary,
@@ -188,7 +199,7 @@ def dataset_card(
     num_rows = sum(shard.num_rows for shard in shards)
     tokens = f"""The kept rows hold {totals.kept_tokens:,} of the {totals.tokens_out:,} generated tokens; \
 {totals.spent_on_rejected:,}
-were spent on rejected rows. """
+were spent on rejected rows. {_calls_cost(totals, manifest)}"""
     return f"""{front_matter(facts, num_rows, tags)}# {prose(facts.title)}
 
 {prose(facts.description)}

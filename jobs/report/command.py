@@ -225,7 +225,8 @@ def _tiles(manifest: Manifest, totals: Summary, cost: dict[str, Any] | None, sam
         tiles.append(("engine time", clock(device_s), "summed over devices"))
     if cost:
         price, unit = cost.get("price_per_device_hour"), cost.get("currency") or ""
-        tiles.append(("cost", money(cost["cost"]), f"{unit}, at {price:g} a device hour" if price else unit))
+        paid = f", of it {money(cost['paid'])} for calls" if cost.get("paid") else ""
+        tiles.append(("cost", money(cost["cost"]), f"{unit}{f', at {price:g} a device hour' if price else ''}{paid}"))
         tiles.append(("cost per kept row", money(cost.get("per_kept_row")) or "–", unit))
         tiles.append(("cost per 1,000", money(cost.get("per_1000_kept_tokens")) or "–", f"{unit}, kept tokens"))
     return [{"label": label, "value": value, "note": note} for label, value, note in tiles]

@@ -62,10 +62,10 @@ class Manifest:
         """Record a start of the driver."""
         self.state, self.ended = "running", None
         start = {"started": now(), "host": socket.gethostname(), "versions": versions()}
-        self.starts.append({**start, "wall_s": 0.0, "device_s": 0.0, "cost": 0.0})
+        self.starts.append({**start, "wall_s": 0.0, "device_s": 0.0, "cost": 0.0, "paid": 0.0})
 
     def spent(self, key: str) -> float:
-        """The sum of "device_s" or "cost" over all starts."""
+        """The sum of "device_s", "cost" or "paid" (the part of the cost that is for calls) over all starts."""
         return sum(start.get(key, 0.0) for start in self.starts)
 
     def _spent_by_pool(self) -> dict[str, dict[str, float]]:
@@ -78,9 +78,21 @@ class Manifest:
                     whole[key] = round(whole.get(key, 0.0) + value, 6)
         return pools
 
+    def count_paid(self, paid: float) -> None:
+        """Count at least so much money for calls, over all starts: a driver that is killed has not noted its last."""
+        more = paid - self.spent("paid")
+        if self.starts and more > 0:
+            last = self.starts[-1]
+            last |= {name: round(last.get(name, 0.0) + more, 9) for name in ("paid", "cost")}
+
     @property
     def repeatability(self) -> str:
-        """Whether answers of the engines depend on their batch, in a sentence; empty where no engine has told."""
+        """Whether another run has the same rows, in sentences: by the engines' facts, and by the tools of the recipe."""
+        return " ".join(sentence for sentence in (self._batch_sentence, tools_sentence(self.recipe)) if sentence)
+
+    @property
+    def _batch_sentence(self) -> str:
+        """Whether answers of the engines depend on their batch; empty where no engine has told."""
         pools = [facts for start in self.starts for facts in (start.get("engines") or {}).get("facts", {}).values()]
         verdicts = [facts["batch_invariant"] for facts in pools if "batch_invariant" in facts]
         if not verdicts:
@@ -97,6 +109,8 @@ class Manifest:
         self.cost = {"device_s": round(device_s, 1)}
         if pools := self._spent_by_pool():
             self.cost["pools"] = pools
+        if paid := self.spent("paid"):
+            self.cost["paid"] = round(paid, 6)
         if cost or price_per_device_hour is not None:
             self.cost |= {
                 "price_per_device_hour": price_per_device_hour,
@@ -111,6 +125,20 @@ class Manifest:
         if self.closed_at is None:
             del literals["closed_at"]
         store.renew(NAME, (json_text(literals, indent=2) + "\n").encode())
+
+
+def tools_sentence(recipe: Any) -> str:
+    """Which tools of a recipe may answer otherwise in another run, in a sentence; empty where there are none."""
+    method = recipe.get("method") if isinstance(recipe, dict) else None
+    tables = method.get("tools") if isinstance(method, dict) else None
+    names = [
+        str(table.get("file") or table.get("url") or "an MCP server")
+        for table in (tables if isinstance(tables, list) else ())
+        if isinstance(table, dict) and (table.get("kind") == "mcp" or table.get("deterministic") is False)
+    ]
+    if not names:
+        return ""
+    return f"Tools of this run may answer otherwise in another run ({', '.join(names)}): it can have other rows."
 
 
 def load(store: Store) -> Manifest | None:

@@ -60,16 +60,18 @@ class DriverStart(TypedDict):
     wall_s: NotRequired[float]
     device_s: NotRequired[float]
     cost: NotRequired[float]
+    paid: NotRequired[float]
     stage_s: NotRequired[dict[str, float]]
     pools: NotRequired[dict[str, dict[str, float]]]
     retries: NotRequired[dict[str, int]]
 
 
 class Cost(TypedDict):
-    """Device-seconds, and money where there is a price."""
+    """Device-seconds, and money where there is a price; `paid`: the part for calls."""
 
     device_s: NotRequired[float]
     pools: NotRequired[dict[str, dict[str, float]]]
+    paid: NotRequired[float]
     price_per_device_hour: NotRequired[float | None]
     currency: NotRequired[str]
     cost: NotRequired[float | None]
@@ -80,7 +82,7 @@ class Cost(TypedDict):
 class StageIdentity(TypedDict):
     """What an audit and a page read of the identity of a stage."""
 
-    name: NotRequired[str]
+    name: NotRequired[str | None]  # null in the identity of a judge, where it names the model
     revision: NotRequired[int]
     searchable_items: NotRequired[dict[str, list[int]]]
 

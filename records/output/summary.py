@@ -10,18 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.records.output import templates
-from gristmill.records.schema import REJECT
+from gristmill.records.schema import REJECT, cost_columns
 
 COST = "cost"  # the column of rows that a paid engine has answered
 TOKENS_KEPT = "tokens_kept"  # the column of methods of several calls
 GENERATOR_KEYS = ("asks", "kept", "tokens_out", "kept_tokens")
-LATER = (
-    "offered",
-    "admitted",
-    "rejected_shards",
-    "templates",
-    "generators",
-)  # left out of the literals where there are none
+# Left out of the literals where there are none.
+LATER = ("offered", "admitted", "rejected_shards", "templates", "generators", "paid")
 
 
 @dataclass
@@ -42,6 +37,7 @@ class Summary:
     # Of stages that balance, by stage and label: rows that reached the stage, and kept rows.
     offered: dict[str, dict[str, int]] = field(default_factory=dict)
     admitted: dict[str, dict[str, int]] = field(default_factory=dict)
+    paid: float = 0.0  # money for the calls of all rows, in the currency of the run
     templates: dict[str, dict[str, int]] = field(default_factory=dict)  # of kept texts, see records/output/templates.py
     # By generator, where a run has several: asks, kept, tokens_out, kept_tokens, cost, and rejected rows by reason. A
     # reason has a colon, so that it is none of the other names.
@@ -67,6 +63,7 @@ class Summary:
             "kept_tokens",
             "kept_bytes",
             "rejected_shards",
+            "paid",
         ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for mine, theirs in ((self.rejected, other.rejected), (self.rejected_tokens, other.rejected_tokens)):
@@ -130,6 +127,8 @@ def summarise(table: pa.Table) -> Summary:
         kept_tokens=pc.sum(tokens_kept.filter(alive)).as_py() or 0,
         rejected_tokens={r: n or 0 for r, n in zip(reasons, by_reason.column("tokens_sum").to_pylist())},
         rejected_shards=int(reject.null_count < len(reject)),
+        # The exact sum, rounded once: it does not depend on the order of the rows.
+        paid=math.fsum(v for name in cost_columns(table.schema) for v in table.column(name).drop_null().to_pylist()),
         templates=templates.count(table.select([templates.COLUMN]).filter(alive))
         if templates.COLUMN in table.schema.names
         else {},

@@ -1,9 +1,10 @@
 """The keys of a judge, and which keys belong to which mode."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Literal
 
-from gristmill.engines.served import ModelSpec
+from gristmill.engines.endpoint.spec import EndpointSpec
+from gristmill.engines.served import ModelService, ModelSpec
 from gristmill.records.spec import later
 from gristmill.stages.judging.prompts import POINTWISE, default_prompt
 
@@ -25,7 +26,8 @@ class RubricSpec:
     """
 
     prompt: str = POINTWISE  # Rubric with placeholders; by default one of the mode.
-    column: str = "text"  # Column with the text (pointwise) or the solution (steps).
+    # Column with the text (pointwise) or the solution (steps); messages, e.g. of a trajectory, are read as a whole.
+    column: str = "text"
     low: int = 1  # Lowest score of the scale, included.
     high: int = 5  # Highest score of the scale, included.
     # Least score that passes. Lower rows are rejected as "judge:score", solutions with a lower step as "judge:step",
@@ -92,6 +94,31 @@ class RubricSpec:
 class JudgeSpec(RubricSpec, ModelSpec):
     """Keys of the stage `judge`: those of a model and of a rubric. Sampling is greedy by default."""
 
+    model: str = ""  # As for a teacher; either this or `endpoint`.
+    # The judge behind an HTTP interface, in place of `model`: the keys of kind = "endpoint".
+    endpoint: EndpointSpec | None = later(None)
+
     def __post_init__(self) -> None:
         ModelSpec.__post_init__(self)
         RubricSpec.__post_init__(self)
+        self._check_service()
+
+    @property
+    def service(self) -> ModelService:
+        """What serves the model of the judge."""
+        return self.endpoint or self
+
+    def _check_service(self) -> None:
+        """Raise ValueError for a judge without a model or with two, and for keys of vLLM beside an endpoint."""
+        if self.endpoint is None:
+            if not self.model:
+                raise ValueError(
+                    "key 'model' is missing (or the table 'endpoint', for a judge behind an HTTP interface)"
+                )
+            return
+        for one in fields(ModelSpec):
+            default = (
+                one.default_factory() if one.default is MISSING and one.default_factory is not MISSING else one.default
+            )
+            if getattr(self, one.name) not in (default, ""):
+                raise ValueError(f"{one.name} goes with a judge that vLLM serves; an endpoint has keys of its own")

@@ -141,6 +141,7 @@ class Driver:
                     if owner != NOBODY:
                         words[row] = f"duplicate of {owner}"
                 for row, reason in enumerate(verdicts.reasons):
+                    assert reason is None or verdicts.owners[row] == NOBODY  # it names no other row
                     words[row] = reason or words[row]
             self.claimed.append((words, verdicts.closed_at if verdicts else None))
 

@@ -12,9 +12,11 @@ import pytest
 
 import gristmill
 from gristmill.jobs.cli import main
+from gristmill.jobs.preview.show import show_rows
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.recipes.toml_file import load_table
+from gristmill.jobs.terminal.console import open_console
 from gristmill.records.errors import UserError
 from gristmill.records.shipped import SHIPPED
 from tests import session
@@ -157,3 +159,25 @@ def stage_kinds(name: str) -> list[str]:
 
 def stand_in(number: int, kind: str) -> list[str]:
     return [f"stages.{number}.kind=canned_judge"] if kind == "judge" else []
+
+
+def test_any_columns_can_be_shown(capsys: pytest.CaptureFixture) -> None:
+    """Messages with calls of tools, a list of calls, values that are not text, and none that reaches the terminal."""
+    call = {"turn": "answer", "prompt": "p", "text": "\x1b[31mred", "tokens_in": 1, "tokens_out": 2}
+    messages = [
+        {"role": "user", "content": "2 + 3?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "add"}]},
+    ]
+    columns = {"messages": messages, "reasoning": "first\nthen", "image": "12 bytes", "numbers": [1, 2], "none": None}
+    stages = [{"stage": "generator", "verdict": "reject", "reason": "no_answer", "findings": {}}]
+    row = {
+        "source": {"text": "x"},
+        "columns": columns,
+        "turns": [call],
+        "stages": stages,
+        "reject": "generator:no_answer",
+    }
+    show_rows([{**row, "finish": None, "tokens_in": 1, "tokens_out": None}], open_console())
+    text = capsys.readouterr().out
+    assert 'assistant: {"tool_calls": [{"id": "add"}]}' in text and "user: 2 + 3?" in text and "[1, 2]" in text
+    assert "then" in text and "none" not in text and "\x1b[31mred" not in text and "kept 0 of 1" in text
