@@ -182,7 +182,7 @@ def check_cost(recipe: Recipe, generator: Generator, stages: Sequence[Stage]) ->
     """Refuse a limit on the cost of a run without any price: it would never end."""
     if recipe.limits.cost is None or recipe.cluster.price_per_device_hour is not None:
         return
-    parts: list[Generator | Stage] = [generator, *stages]
+    parts: list[Generator | Stage] = [*generator.parts, *stages]
     if not any(map(has_price, parts)):
         raise UserError(
             "limits.cost needs cluster.price_per_device_hour, or an endpoint with price_in and price_out: nothing in "

@@ -76,7 +76,7 @@ class CompiledRecipe:
     @property
     def paid_parts(self) -> list[Generator | Stage]:
         """The parts whose engines are paid by the call."""
-        parts: list[Generator | Stage] = [self.generator, *self.stages]
+        parts: list[Generator | Stage] = [*self.generator.parts, *self.stages]
         return [part for part in parts if part.is_paid]
 
     @property

@@ -23,13 +23,16 @@ def totals(**generators: dict[str, float]) -> Summary:
 
 
 def test_counts_of_lots_add_up_and_money_is_by_pool() -> None:
-    cost = {"cost": 4.0, "pools": {"cold": {"device_s": 60.0, "cost": 3.0}, "judge": {"device_s": 9.0, "cost": 1.0}}}
+    cost = {
+        "cost": 4.0,
+        "pools": {"cold": {"device_s": 60.0, "cost": 3.5, "paid": 0.5}, "judge": {"device_s": 9.0, "cost": 1.0}},
+    }
     cold, hot = generator_yields(totals(cold=COLD, hot=HOT), cost)
     assert (cold.asks, cold.kept, cold.tokens_per_kept_row) == (60, 40, 30.0)
     assert cold.rejected == [("finish:length", 16), ("judge:score", 4)]
     assert (cold.device_s, cold.cost, cold.cost_per_kept_row) == (60.0, 3.0, 3.0 / 40)
     assert (hot.kept, hot.tokens_per_kept_row, hot.cost, hot.cost_per_kept_row) == (0, None, None, None)
-    paid, *_ = generator_yields(totals(cold={**COLD, "cost": 0.25}), {})
+    paid, *_ = generator_yields(totals(cold={**COLD, "paid": 0.25}), {})
     assert (paid.cost, paid.device_cost, paid.paid) == (0.5, None, 0.5)
     assert generator_yields(totals(), cost) == [] and generator_table(totals(), cost) is None
 
