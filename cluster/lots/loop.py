@@ -50,7 +50,7 @@ class LotLoop:
         self.generator_pools = self.pools[: len(job.pooled)]
         self.route = route(job.pipeline, self.pools, len(job.pooled))
         spent = job.device_s, job.cost, job.paid
-        self.budget = Budget(job.limits, self.pools, *spent, lambda: self.totals.paid)
+        self.budget = Budget(job.limits, self.pools, *spent, lambda: self.totals.paid, len(job.pooled))
         self.committer = Committer(job.store, job.leftovers, job.check, job.keeps_answers)
         self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec)
         self.stand = Stand(job, self.pools)
@@ -289,6 +289,7 @@ class LotLoop:
             self.committer.submit(lot.encoded)
             self._submitted.add(lot.encoded.summary)
             self.flow.judged(lot)
+            self.budget.num_judged += lot.num_rows
             self._in_commit[lot.number] = self._in_flight.pop(lot.number)
             self._to_commit += 1
 

@@ -158,7 +158,11 @@ class Monitor:
             start["cost"] = round(progress.cost - self.before[1], 9)
             start["paid"] = round(progress.paid - self.before[2], 9)
             start["pools"] = {
-                name: {"device_s": round(pool.device_s, 1), "cost": round(pool.device_cost, 9)}
+                name: {
+                    "device_s": round(pool.device_s, 1),
+                    "cost": round(pool.cost, 9),
+                    "paid": round(pool.paid, 9),
+                }
                 for name, pool in progress.spending.items()
             }
             start["retries"] = dict(progress.retries)

@@ -69,13 +69,13 @@ class Manifest:
         return sum(start.get(key, 0.0) for start in self.starts)
 
     def _spent_by_pool(self) -> dict[str, dict[str, float]]:
-        """Device-seconds and cost over all starts, by pool."""
+        """Device-seconds, cost and the part of it for calls over all starts, by pool."""
         pools: dict[str, dict[str, float]] = {}
         for start in self.starts:
             for name, spent in (start.get("pools") or {}).items():
                 whole = pools.setdefault(name, {"device_s": 0.0, "cost": 0.0})
                 for key, value in spent.items():
-                    whole[key] = round(whole.get(key, 0.0) + value, 6)
+                    whole[key] = round(whole.get(key, 0.0) + value, 9)
         return pools
 
     def count_paid(self, paid: float) -> None:
