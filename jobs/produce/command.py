@@ -120,6 +120,11 @@ def run(compiled: CompiledRecipe, output: Output, console: SafeConsole | None = 
                 logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
             if sentence := tools_sentence(manifest.recipe):
                 logger.info(f"{store.uri}: {sentence[0].lower()}{sentence[1:]}")
+            if names := compiled.remote_pools:
+                logger.info(
+                    f"{', '.join(names)}: an endpoint promises no answer twice. Committed rows stay as they are, but a "
+                    f"lot that is made again can have other rows"
+                )
             console = console or open_console(is_error=True)
             if existing := existing_of(compiled):
                 prepare(existing, store)
