@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +32,7 @@ FLUSH_S = 2.0
 PUT_SHARE = 0.25  # of `flush_s` that is left for the put itself
 OVERDUE_FLUSHES = 5  # an answer that is kept so late holds back further calls
 LOOK_S = 0.05
+DEFAULTS = [(f.name, f.default) for f in fields(Reply)]  # the text has none
 
 
 class RecordedEngine:
@@ -132,8 +133,8 @@ class LotEngine:
     def keep(self, row_id: str, key: str, value: Any, cost: float = 0.0) -> None:
         """Keep literals under a key of a row, within `flush_s`."""
         self.engine.paid += cost
-        self._kept[row_id, key] = value
         if self.engine.folder is not None:
+            self._kept[row_id, key] = value
             self._pending.append((time.monotonic(), Record(self.engine.part, row_id, key, value, cost)))
             if self._timer is None or self._timer.done():
                 self._timer = asyncio.ensure_future(self._flush_soon())
@@ -262,8 +263,12 @@ def request_key(prompt: Messages, sampling: Mapping[str, Any], form: AnswerForm)
 
 def reply_literals(reply: Reply) -> dict[str, Any]:
     """A reply as literals, without what is at its default."""
-    default = asdict(Reply(""))
-    return {name: value for name, value in asdict(reply).items() if name == "text" or value != default[name]}
+    literals = {name: value for name, default in DEFAULTS if (value := getattr(reply, name)) != default}
+    if reply.tool_calls:
+        literals["tool_calls"] = [asdict(call) for call in reply.tool_calls]
+    if reply.logprobs is not None:
+        literals["logprobs"] = asdict(reply.logprobs)
+    return literals
 
 
 def outcome_of(literals: Any) -> Reply | AskRefused | None:

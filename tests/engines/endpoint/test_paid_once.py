@@ -54,6 +54,14 @@ def endpoint(server: Proxy, store: Any) -> Endpoint:
     return made
 
 
+async def whole(part: Endpoint, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A life without a kill."""
+    made = await part.make(batch)
+    part.close()
+    await asyncio.sleep(0.01)  # its connections close
+    return made
+
+
 def test_calls_are_those_that_the_method_needs_and_those_that_kills_have_lost(tmp_path: Path) -> None:
     batch = asks([[["a", "a", "b"], ["c"]] for _ in range(40)])
     needed, most_lost = 160, 0
@@ -72,21 +80,21 @@ def test_calls_are_those_that_the_method_needs_and_those_that_kills_have_lost(tm
         with suppress(asyncio.CancelledError):
             await life
         part.close()
+        await asyncio.sleep(0.01)
         return lost
 
     with TimedProxy() as server:
         for num_calls in (30, 50, 40):
             most_lost += asyncio.run(killed(server, num_calls))
         before, was_kept, faults = len(server.bodies), num_kept(tmp_path), server.num_faults
-        last = endpoint(server, Mortal(tmp_path))
-        made = asyncio.run(last.make(batch))
+        made = asyncio.run(whole(endpoint(server, Mortal(tmp_path)), batch))
         assert made.column("reject").null_count == 40
         assert len(server.bodies) - before == needed - was_kept + server.num_faults - faults
         assert needed < len(server.bodies) <= needed + most_lost + server.num_faults
         assert num_kept(tmp_path) == needed and len(server.bodies) < 2 * needed
         num_calls = len(server.bodies)
-        second = endpoint(server, Mortal(tmp_path))
-        assert asyncio.run(second.make(batch)).equals(made) and len(server.bodies) == num_calls
+        second = asyncio.run(whole(endpoint(server, Mortal(tmp_path)), batch))
+        assert second.equals(made) and len(server.bodies) == num_calls
     tokens = pa.compute.add(made.column("tokens_in"), made.column("tokens_out"))
     assert made.column("cost").to_pylist() == tokens.to_pylist()
     assert pa.compute.sum(made.column("cost")).as_py() == answers.settle(LocalStore(str(tmp_path)), RUN, 0)
@@ -99,12 +107,18 @@ def test_a_judge_keeps_its_answers_apart_and_states_its_cost(tmp_path: Path) -> 
     with Proxy() as server:
         table["endpoint"]["base_url"] = server.url
 
+        async def closing(judge: Judge) -> pa.RecordBatch:
+            done = await judge.run_pooled(rows)
+            judge.close()
+            await asyncio.sleep(0.01)
+            return done
+
         def judged() -> pa.RecordBatch:
             judge = Judge(build(Judge.Spec, table, "stages[0]"), "score")
             judge.answers = AnswerFolder(LocalStore(str(tmp_path)), RUN)
             assert cost_columns(pa.schema(judge.columns())) == ["score_cost"]
             judge.open()
-            return asyncio.run(judge.run_pooled(rows))
+            return asyncio.run(closing(judge))
 
         first = judged()
         assert judged().equals(first) and len(server.bodies) == 2
