@@ -28,7 +28,7 @@ class Budget:
 
     Cost is the price of the devices and the money paid for calls. `device_s`, `cost` and `paid` are those of earlier
     starts; `cost` includes `paid`. `committed_paid` is the money in the rows of all committed lots: engines report
-    theirs a little later.
+    theirs a little later. `paid_per_ask` is the expected money for an ask, until engines have shown it.
     """
 
     def __init__(
@@ -39,8 +39,10 @@ class Budget:
         cost: float = 0.0,
         paid: float = 0.0,
         committed_paid: Callable[[], float] = lambda: 0.0,
+        paid_per_ask: float = 0.0,
     ) -> None:
         self.limits, self.pools, self.committed_paid = limits, pools, committed_paid
+        self.paid_per_ask = paid_per_ask
         self.num_begun = 0  # asks of the lots that this start has begun
         self._before = {"device_s": device_s, "cost": cost, "paid": paid}
 
@@ -66,8 +68,16 @@ class Budget:
     def _draining(self) -> dict[str, float]:
         """Estimated spending until the lots in flight are finished."""
         drains = [(p.meter.num_devices * p.mean_lot_s, p.price_per_device_hour or 0.0) for p in self.pools]
-        calls = sum(p.paid / p.num_done * max(0, self.num_begun - p.num_done) for p in self.pools if p.num_done)
-        return {"device_s": sum(d for d, _ in drains), "cost": sum(d * price / 3600 for d, price in drains) + calls}
+        cost = sum(d * price / 3600 for d, price in drains) + self._unpaid()
+        return {"device_s": sum(d for d, _ in drains), "cost": cost}
+
+    def _unpaid(self) -> float:
+        """Estimated money for the calls of the lots in flight that their engines have not made yet."""
+        num_done = [p.num_done for p in self.pools]
+        known = sum(p.paid / p.num_done * max(0, self.num_begun - p.num_done) for p in self.pools if p.num_done)
+        if not self.paid_per_ask or all(num_done):
+            return known
+        return max(known, self.paid_per_ask * (self.num_begun - min(num_done, default=0)))
 
     def _over(self, extra: dict[str, float]) -> str | None:
         if not self.limits.budgets:

@@ -50,7 +50,7 @@ class LotLoop:
         self.generator_pool = self.pools[0] if job.pooled else None
         self.route = route(job.pipeline, self.pools, self.generator_pool)
         spent = job.device_s, job.cost, job.paid
-        self.budget = Budget(job.limits, self.pools, *spent, lambda: self.totals.paid)
+        self.budget = Budget(job.limits, self.pools, *spent, lambda: self.totals.paid, job.paid_per_ask)
         self.committer = Committer(job.store, job.leftovers, job.check, job.keeps_answers)
         self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec)
         self.stand = Stand(job, self.pools)
