@@ -162,6 +162,8 @@ def settle(store: Store, run: str, num_lots: int) -> float:
         lot = lot_of(entry.name)
         (committed if lot is not None and lot < num_lots else kept).append(entry.name)
     _delete(store, committed)
+    if not kept:
+        store.drop_folder(FOLDER)
     folder = AnswerFolder(store, run)
     costs = ordered_map(lambda name: _read(folder, name, cost_of, 0.0), sorted(kept), min(len(kept), NUM_THREADS))
     return math.fsum(costs)
