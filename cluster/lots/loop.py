@@ -49,8 +49,8 @@ class LotLoop:
         self.pools = build_pools(job, self._events)
         self.generator_pools = self.pools[: len(job.pooled)]
         self.route = route(job.pipeline, self.pools, len(job.pooled))
-        spent = job.device_s, job.cost, job.paid
-        self.budget = Budget(job.limits, self.pools, *spent, lambda: self.totals.paid, len(job.pooled))
+        spent = job.device_s, job.cost, job.paid, lambda: self.totals.paid
+        self.budget = Budget(job.limits, self.pools, *spent, job.paid_per_ask, len(job.pooled))
         self.committer = Committer(job.store, job.leftovers, job.check, job.keeps_answers)
         self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec)
         self.stand = Stand(job, self.pools)

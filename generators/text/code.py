@@ -23,7 +23,6 @@ from gristmill.records.spec import later
 from gristmill.records.templates import template_texts
 
 
-
 @dataclass(frozen=True)
 class CodeSpec(StepsSpec):
     """Settings of `code`.

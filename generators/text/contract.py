@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -196,7 +196,7 @@ class Session:
 
         Raises AskRefused for the first refusal, after all calls are done: so costs do not depend on timing.
         """
-        calls = [self._outcome(self.chat(prompt, json_schema, turn, **sampling)) for prompt in prompts]
+        calls = [self._outcome(prompt, json_schema, turn, **sampling) for prompt in prompts]
         if self._engine.synchronous:
             outcomes = [await call for call in calls]
         else:
@@ -217,9 +217,9 @@ class Session:
         if note is not None:
             note(key, literals)
 
-    async def _outcome(self, call: Coroutine[Any, Any, Reply]) -> Reply | AskRefused:
+    async def _outcome(self, *call: Any, **sampling: Any) -> Reply | AskRefused:
         try:
-            return await call
+            return await self.chat(*call, **sampling)
         except AskRefused as refused:
             return refused
 

@@ -116,9 +116,7 @@ def _subscript(name: str, inner: list[ast.expr], where: str, text: str) -> dict[
         values = [each.value for each in inner if isinstance(each, ast.Constant)]
         if len(values) == len(inner) and all(value is None or type(value) in (str, int, bool) for value in values):
             return {"enum": values}
-    elif name in ("list", "Sequence", "set") and len(inner) == 1:
-        return {"type": "array", "items": _typed(inner[0], where)}
-    elif name == "tuple" and len(inner) == 2 and isinstance(inner[1], ast.Constant) and inner[1].value is ...:
+    elif (name in ("list", "Sequence", "set") and len(inner) == 1) or (name == "tuple" and len(inner) == 2 and isinstance(inner[1], ast.Constant) and inner[1].value is ...):
         return {"type": "array", "items": _typed(inner[0], where)}
     elif name in ("dict", "Mapping") and len(inner) == 2 and _name(inner[0]) == "str":
         return {"type": "object", "additionalProperties": _typed(inner[1], where)}
