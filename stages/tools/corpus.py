@@ -105,5 +105,5 @@ class CorpusTool(Tool):
         best = self._index.best(query, self._num_passages)
         if not best:
             return "(nothing was found)"
-        share = max(1, self._max_chars // len(best) - 100)  # room for ids and notes
+        share = max(1, self._max_chars // len(best))
         return "\n\n".join(f"[{self._passages[n][0]}]\n{cut(self._passages[n][1].strip(), share)}" for n in best)
