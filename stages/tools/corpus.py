@@ -1,4 +1,4 @@
-"""Retrieval over a corpus: passages ranked by BM25 (Robertson and Zaragoza 2009, The Probabilistic Relevance Framework).
+"""Retrieval over a corpus: passages ranked by BM25 (Robertson and Zaragoza 2009, section 3).
 
 The idf is that of Lucene, which is never negative. Scores are sums of float64 in a fixed order, and equal scores go by
 the order of the corpus, so a query always gets the same passages.
@@ -63,9 +63,7 @@ class Bm25:
 class CorpusTool(Tool):
     """Searches the rows of a source. The index is made when the tools open, and is of the size of the corpus."""
 
-    def __init__(
-        self, path: str, column: str, num_passages: int, name: str, description: str, max_chars: int
-    ) -> None:
+    def __init__(self, path: str, column: str, num_passages: int, name: str, description: str, max_chars: int) -> None:
         """Raises UserError for a corpus that is missing or empty."""
         parameters = object_schema({"query": {"type": "string", "description": "words to search for"}}, ["query"])
         super().__init__(name, description or DESCRIPTION, parameters)

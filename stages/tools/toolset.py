@@ -74,9 +74,7 @@ class Toolset:
             return [Interpreter(name, spec.description, spec.limits, self._max_chars)]
         if spec.kind == "corpus":
             assert spec.path is not None
-            tool = CorpusTool(
-                spec.path, spec.column, spec.num_passages, name, spec.description, self._max_chars
-            )
+            tool = CorpusTool(spec.path, spec.column, spec.num_passages, name, spec.description, self._max_chars)
             self._digests.append({"corpus": tool.digest})
             return [tool]
         self._digests.append({})

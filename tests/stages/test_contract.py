@@ -65,7 +65,12 @@ TABLES: dict[str, dict[str, Any]] = {
     "quality": {"path": quality},
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
     "trajectory": {
-        "min_calls": 1, "max_calls": 4, "max_turns": 3, "max_repeats": 0, "max_failed_share": 0.5, "need_answer": False,
+        "min_calls": 1,
+        "max_calls": 4,
+        "max_turns": 3,
+        "max_repeats": 0,
+        "max_failed_share": 0.5,
+        "need_answer": False,
     },
 }
 # Further tables of kinds that work in several ways, under names of their own: KIND/WAY.

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from gristmill.engines.contract import ToolCall
 from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.agent.toolbearing import Toolbearing
 from gristmill.generators.text.agent.turns import (

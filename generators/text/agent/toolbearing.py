@@ -42,8 +42,6 @@ class Toolbearing(Method):
     def close(self) -> None:
         self.toolset.close()
 
-    async def answers(
-        self, session: Session, calls: Sequence[ToolCall], state: TrajectoryState
-    ) -> list[ToolResult]:
+    async def answers(self, session: Session, calls: Sequence[ToolCall], state: TrajectoryState) -> list[ToolResult]:
         """The results of the calls of a turn, run one after another in their order."""
         return [await session.blocking(self.toolset.threads, partial(self.toolset.call, c, state)) for c in calls]

@@ -39,7 +39,11 @@ class Turn:
     def message(self) -> dict[str, Any]:
         """The turn as a message of the trajectory."""
         calls = [
-            {"id": c.id, "type": "function", "function": {"name": c.name or UNNAMED, "arguments": arguments_text(c.arguments)}}
+            {
+                "id": c.id,
+                "type": "function",
+                "function": {"name": c.name or UNNAMED, "arguments": arguments_text(c.arguments)},
+            }
             for c in self.calls
         ]
         message: dict[str, Any] = {"role": "assistant", "content": self.text}
@@ -86,7 +90,7 @@ async def native_turn(
     session: Session, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], name: str, **sampling: Any
 ) -> tuple[str, tuple[ToolCall, ...], Reply]:
     """(text, calls, reply) of a turn whose calls the engine reads."""
-    reply = await session.chat(messages, None, name, tools, **sampling)
+    reply = await session.chat(list(messages), None, name, tools, **sampling)
     return reply.text.strip(), reply.tool_calls, reply
 
 
@@ -121,9 +125,7 @@ def turn_schema(tools: Sequence[Mapping[str, Any]], can_answer: bool) -> dict[st
     return {"anyOf": shapes} if len(shapes) > 1 else shapes[0]
 
 
-def _in_json(
-    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], can_answer: bool
-) -> list[dict[str, Any]]:
+def _in_json(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], can_answer: bool) -> list[dict[str, Any]]:
     """The messages for a model that calls tools by JSON: calls are its answers, and results are the user's messages."""
     listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
     protocol = (PROTOCOL if can_answer else CALL_ONLY).replace("{tools}", listed)

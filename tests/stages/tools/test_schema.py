@@ -56,10 +56,10 @@ def test_defaults_make_an_argument_optional() -> None:
 @pytest.mark.parametrize(
     "docstring",
     [
-        "Add up.\n\n    Over two lines.\n\n    Args:\n        a: the first\n            number\n        b (int): the second\n\n"
-        "    Returns:\n        total: the sum",
-        "Add up.\n\n    Over two lines.\n\n    :param a: the first\n        number\n    :param int b: the second\n"
-        "    :returns: the sum",
+        "Add up.\n\n    Over two lines.\n\n    Args:\n        a: the first\n            number\n"
+        "        b (int): the second\n\n    Returns:\n        total: the sum",
+        "Add up.\n\n    Over two lines.\n\n    :param a: the first\n        number\n"
+        "    :param int b: the second\n    :returns: the sum",
     ],
 )
 def test_docstrings_describe_the_tool_and_its_arguments(docstring: str) -> None:

@@ -40,7 +40,8 @@ def odd(what: str) -> object:
     """Answers of every form."""
     print("printed")
     place = Place("x")
-    return {"none": None, "text": "ä\\ud800", "set": {1}, "object": object(), "place": [place.name], "nan": float("nan")}[what]
+    values = {"none": None, "text": "ä\\ud800", "set": {1}, "object": object(), "place": [place.name]}
+    return {**values, "nan": float("nan")}[what]
 
 def reach(where: str) -> str:
     """Tries what it may not do."""
@@ -69,7 +70,9 @@ LIMITS = {"cpu_s": 1, "wall_s": 2, "memory_mb": 128}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tools")
     (folder / "tools.py").write_text(TOOLS)
-    rows = [{"title": f"{n}", "text": text} for n, text in enumerate(["the tides of the sea", "bread and salt", "sea salt"])]
+    rows = [
+        {"title": f"{n}", "text": text} for n, text in enumerate(["the tides of the sea", "bread and salt", "sea salt"])
+    ]
     (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
 
@@ -100,7 +103,9 @@ def ask(toolset: Toolset, name: str, arguments: Any, state: TrajectoryState | No
 def test_answers_of_functions(toolset: Toolset) -> None:
     assert ask(toolset, "add", {"a": 1}) == ToolResult("3")
     assert ask(toolset, "add", {"a": 1, "b": 5}) == ToolResult("6")
-    answers = {what: ask(toolset, "odd", {"what": what}).text for what in ("none", "text", "set", "object", "place", "nan")}
+    answers = {
+        what: ask(toolset, "odd", {"what": what}).text for what in ("none", "text", "set", "object", "place", "nan")
+    }
     assert answers == {
         "none": "printed\n", "text": "ä?", "set": "{1}", "object": "<object object>", "place": '["x"]', "nan": "NaN",
     }  # fmt: skip
@@ -195,7 +200,10 @@ def test_scores_are_those_of_the_formula(texts: list[str], query: str) -> None:
     index = Bm25(texts)
     assert np.allclose(index.scores(query), expected)
     best = index.best(query, 3)
-    assert best == [n for n in sorted(range(len(texts)), key=lambda n: (-index.scores(query)[n], n)) if expected[n] > 0][:3]
+    assert (
+        best
+        == [n for n in sorted(range(len(texts)), key=lambda n: (-index.scores(query)[n], n)) if expected[n] > 0][:3]
+    )
 
 
 def test_contents_are_identity_and_places_are_not(folder: Path, tmp_path: Path) -> None:
