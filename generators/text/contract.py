@@ -200,6 +200,17 @@ class Session:
                 raise outcome
         return [outcome for outcome in outcomes if isinstance(outcome, Reply)]
 
+    def value(self, key: str) -> Any:
+        """What `keep` has kept under this name for this ask, also before a restart; None for nothing."""
+        find = getattr(self._engine, "value", None)
+        return find(key) if find is not None else None
+
+    def keep(self, key: str, literals: Any) -> None:
+        """Keep literals, such as the result of a tool, beside the answers of an engine whose answers are kept."""
+        note = getattr(self._engine, "keep", None)
+        if note is not None:
+            note(key, literals)
+
     async def _outcome(self, call: Coroutine[Any, Any, Reply]) -> Reply | AskRefused:
         try:
             return await call
