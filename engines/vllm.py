@@ -8,19 +8,19 @@ and sent as token ids. So an ask longer than the context is rejected before it r
 import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from gristmill.engines import parking, processes
-from gristmill.engines.contract import FREE_TEXT, AnswerForm, Messages, Reply, ToolCall
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, Messages, Reply
 from gristmill.engines.errors import AskRefused, EngineDead, is_refusal
 from gristmill.engines.guard import Guard
 from gristmill.engines.installed import engine_arguments, environment, is_hopper, on_gpu
 from gristmill.engines.invariance import Trace, is_invariant
-from gristmill.engines.tool_calls import ToolParser, with_objects
+from gristmill.engines.tool_calls import ToolParser, Tools, with_objects
 from gristmill.engines.user_turn import USER_TURN, end_of_turn, is_users, split_turn, with_end
 from gristmill.records.errors import UserError
 from gristmill.records.spec import nearest
@@ -187,26 +187,10 @@ class Engine:
             raise UserError(f"model: cannot write a user's message, which needs a chat template: {error}") from None
 
     def use_tool_parser(self, name: str | None) -> None:
-        """Take the calls of tools out of answers, by a parser of vLLM; None: they stay in the text.
+        """Take the calls of tools out of answers, by a parser of vLLM (see ToolParser); None: they stay in the text."""
+        self._tool_parser = None if name is None else ToolParser(name, self._tokenizer, self._render)
 
-        Raises UserError when there is no such parser, or when the chat template does not show tools to the model.
-        """
-        self._tool_parser = None if name is None else ToolParser(name, self._tokenizer)
-        if name is None:
-            return
-        function = {"name": "shown_to_the_model", "description": "", "parameters": {"type": "object", "properties": {}}}
-        tools = [{"type": "function", "function": function}]
-        try:
-            text = self._render([{"role": "user", "content": "ready?"}], tools)
-        except Exception as error:  # noqa: BLE001 - a template is a program and can fail in any way
-            raise UserError(f"model: its chat template fails with tools: {error}") from None
-        if function["name"] not in text:
-            raise UserError(
-                "model: its chat template does not show tools to the model; give a chat_template that does, or let the "
-                'method write calls as JSON (calls = "json")'
-            )
-
-    def encode(self, prompt: Messages, tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+    def encode(self, prompt: Messages, tools: Tools = ()) -> list[int]:
         """The token ids that the engine receives for `prompt`, including the chat template."""
         if is_users(prompt):
             return self._open_turn(prompt)[0]
@@ -217,7 +201,7 @@ class Engine:
         text = self._render(with_objects(messages), tools)
         return list(self._tokenizer.encode(text, add_special_tokens=False))  # they are in the template
 
-    def _render(self, messages: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+    def _render(self, messages: list[dict[str, Any]], tools: Tools = ()) -> str:
         text: str = self._tokenizer.apply_chat_template(
             messages,
             tools=[dict(tool) for tool in tools] or None,
@@ -236,12 +220,13 @@ class Engine:
         return list(self._tokenizer.encode(before, add_special_tokens=False)), end_of_turn(after, self._tokenizer)
 
     def _request(
-        self, prompt: Messages, sampling: Mapping[str, Any], form: AnswerForm
+        self, prompt: Messages, sampling: Mapping[str, Any], tools: Tools
     ) -> tuple[list[int], Mapping[str, Any]]:
         """The token ids of `prompt`, and `sampling`, which ends at the user's turn if the model writes that turn."""
         if not is_users(prompt):
-            more = self._tool_parser.sampling(form.tools) if self._tool_parser and form.tools else {}
-            return self.encode(prompt, form.tools), {**sampling, **more} if more else sampling
+            if tools and self._tool_parser:
+                sampling = self._tool_parser.sampling(sampling, tools)
+            return self.encode(prompt, tools), sampling
         ids, end = self._open_turn(prompt)
         return ids, with_end(sampling, end)
 
@@ -256,7 +241,7 @@ class Engine:
         if self._engine is None:
             raise EngineDead("not open")
         try:
-            ids, sampling = self._request(prompt, sampling, form)
+            ids, sampling = self._request(prompt, sampling, form.tools)
         except (TypeError, UnicodeError) as error:
             raise AskRefused("engine_refused", str(error)) from error
         room = self.max_model_len - len(ids)
@@ -272,12 +257,8 @@ class Engine:
             if is_refusal(error):
                 raise AskRefused("engine_refused", str(error)) from error
             raise EngineDead(f"{type(error).__name__}: {error}") from error
-        text, finish = output.text, output.finish_reason
-        calls: tuple[ToolCall, ...] = ()
-        if self._tool_parser is not None and form.tools:
-            text, calls = self._tool_parser.part(text, form.tools)
-            finish = "tool_calls" if calls and finish == "stop" else finish
-        return Reply(text, finish, len(ids), len(output.token_ids), tool_calls=calls)
+        reply = Reply(output.text, output.finish_reason, len(ids), len(output.token_ids))
+        return self._tool_parser.parted(reply, form.tools) if form.tools and self._tool_parser else reply
 
     async def _last(self, ids: list[int], params: Any) -> Any:
         """The whole completion of a prompt, as vLLM gives it. Raises EngineDead when there is none."""

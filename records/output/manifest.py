@@ -87,7 +87,7 @@ class Manifest:
 
     @property
     def repeatability(self) -> str:
-        """Whether another run has the same rows, in sentences: by the engines' facts, and by the tools of the recipe."""
+        """Whether another run has the same rows, in sentences: by the engines' facts and the tools of the recipe."""
         return " ".join(sentence for sentence in (self._batch_sentence, tools_sentence(self.recipe)) if sentence)
 
     @property

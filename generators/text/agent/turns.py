@@ -19,7 +19,7 @@ from gristmill.records.schema import clean
 from gristmill.records.templates import template_text
 from gristmill.stages.tools.contract import ToolResult
 from gristmill.stages.tools.toolset import arguments_text
-from gristmill.stages.trajectory.messages import Message
+from gristmill.stages.trajectory.messages import Message, calls_of
 
 Way = Literal["native", "json"]
 UNNAMED = "unreadable_call"  # name, in a row, of a call that cannot be read
@@ -71,9 +71,14 @@ def result_message(call: ToolCall, result: ToolResult) -> dict[str, Any]:
     return {"role": "tool", "content": result.text, "tool_call_id": call.id, "name": call.name or UNNAMED}
 
 
-def call_text(call: ToolCall) -> str:
-    """A call as the column `turns` has it."""
-    return f"{call.name}({call.arguments})"
+def written_texts(messages: Sequence[Message]) -> list[str]:
+    """What the model wrote in each of its messages, calls included, as the column `turns` has it."""
+    texts = []
+    for message in messages:
+        if message["role"] == "assistant":
+            calls = [f"{name}({arguments})" for _, name, arguments in calls_of(message)]
+            texts.append("\n".join([*([message["content"]] if message["content"] else []), *calls]))
+    return texts
 
 
 def tools_text(definitions: Sequence[Mapping[str, Any]]) -> str:
@@ -85,7 +90,7 @@ async def native_turn(
     session: Session, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], name: str, **sampling: Any
 ) -> tuple[str, tuple[ToolCall, ...], Reply]:
     """(text, calls, reply) of a turn whose calls the engine reads."""
-    reply = await session.chat(messages, None, name, tools, **sampling)
+    reply = await session.chat(list(messages), None, name, tools, **sampling)
     return reply.text.strip(), reply.tool_calls, reply
 
 
