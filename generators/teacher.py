@@ -1,9 +1,9 @@
 """The teachers: any text method with a real model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from gristmill.engines.contract import ServedEngine
+from gristmill.engines.contract import AnswerForm, ServedEngine
 from gristmill.engines.served import FormSpec, ModelSpec
 from gristmill.generators.contract import Needs
 from gristmill.generators.text.contract import Method
@@ -18,7 +18,13 @@ class TeacherSpec(ModelSpec, FormSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.reasoning and not self.reasoning_parser:
+            raise ValueError('reasoning needs reasoning_parser, e.g. "qwen3": vLLM parts thinking by a parser')
         self.form  # noqa: B018 - raises for two structures
+
+    @property
+    def form(self) -> AnswerForm:
+        return replace(super().form, reasoning=bool(self.reasoning_parser))
 
 
 class Teacher(TextGenerator):
@@ -57,13 +63,14 @@ class Teacher(TextGenerator):
             **self.spec.identity(),
             "sampling": literals(self.sampling),
             "json_schema": literals(self.spec.json_schema),
-            **literals({k: v for k, v in self.form.literals().items() if k != "json_schema"}),
+            **literals({k: v for k, v in self.form.literals().items() if k not in ("json_schema", "reasoning")}),
         }
 
     def check(self) -> None:
         if self.program.writes_user and not self.spec.chat:
             raise UserError(f"method '{self.method}' lets the model write the user's message and needs chat = true")
         self.spec.check()
+        self.spec.check_form(self.form)
 
     def open_engine(self) -> ServedEngine:
         engine: ServedEngine = self.spec.open_engine(dict(self.sampling), self.form)
