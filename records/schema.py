@@ -36,6 +36,10 @@ PROVENANCE = [
 ASK = pa.field("ask", pa.string())
 REJECT = pa.field("reject", pa.string())
 
+# What a model thought before its answer, and the tokens of that: payload of generators that part it from the answer.
+REASONING = pa.field("reasoning", pa.string())
+TOKENS_REASONING = pa.field("tokens_reasoning", pa.int32())
+
 RESERVED = {f.name for f in [*IDENTITY, *PROVENANCE, ASK, REJECT]}
 # Of use in their run only.
 INNER_COLUMNS = frozenset(
@@ -69,6 +73,11 @@ def with_images(schema: pa.Schema) -> pa.Schema:
     images |= {f.name: lists for f in schema if f.type == pa.list_(IMAGE)}
     metadata = json.dumps({"info": {"features": images}})
     return schema.with_metadata({"huggingface": metadata}) if images else schema
+
+
+def has_reasoning(names: Sequence[str]) -> bool:
+    """Whether the column `reasoning` among `names` holds what a model thought, and not a value of the source."""
+    return REASONING.name in names and TOKENS_REASONING.name in names
 
 
 def clean(text: str) -> str:

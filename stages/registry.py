@@ -6,6 +6,7 @@ from gristmill.stages.contract import Stage
 KINDS: Kinds = {
     "balance": ("gristmill.stages.admission.balance", "Balance"),
     "answer": ("gristmill.stages.verify.answer", "Answer"),
+    "confidence": ("gristmill.stages.filters.confidence", "Confidence"),
     "consistency": ("gristmill.stages.verify.consistency", "Consistency"),
     "constraints": ("gristmill.stages.verify.constraints", "Constraints"),
     "copies": ("gristmill.stages.verify.copies", "Copies"),

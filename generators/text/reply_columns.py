@@ -8,18 +8,18 @@ import pyarrow as pa
 from gristmill.engines.contract import AnswerForm, ChatEngine, Reply
 from gristmill.generators.text.answers import first_object
 from gristmill.generators.text.contract import TOKENS_KEPT, TURNS, Session
-from gristmill.records.schema import clean
+from gristmill.records.schema import REASONING, TOKENS_REASONING, clean
 
-# What the model thought before the row's answer; null where it did not think, and for an answer of several calls.
-REASONING = pa.field("reasoning", pa.string())
-# Tokens of `tokens_out` before the answers, in all calls of the row.
-TOKENS_REASONING = pa.field("tokens_reasoning", pa.int32())
 # Mean and least logprob of the answer's tokens, and their mean entropy, in nats; null for an answer of several calls.
 LOGPROBS = [pa.field(name, pa.float32()) for name in ("logprob_mean", "logprob_min", "entropy")]
 
 
 class ReplyColumns:
-    """The payload columns that a generator adds to those of its method."""
+    """The payload columns that a generator adds to those of its method.
+
+    `reasoning` is what the model thought before the row's answer, null where it did not think and for an answer of
+    several calls; `tokens_reasoning` counts the tokens of `tokens_out` before the answers of all calls.
+    """
 
     def __init__(self, form: AnswerForm, keeps_turns: bool) -> None:
         self._form = form

@@ -177,7 +177,9 @@ def row_view(row: Mapping[str, Any], layout: RowLayout) -> RowView:
 
 
 def _parts(row: Mapping[str, Any], layout: RowLayout, reason: str | None) -> tuple[Part, ...]:
-    column, start = layout.spans.get((reason or "").partition(":")[0], ("", ""))
+    stage, _, what = (reason or "").partition(":")
+    column, start = layout.spans.get(stage, ("", ""))
+    column = what.partition("_in_")[2] or column  # see stages/further.py
     if row.get(column) and row.get(start) is not None:
         begin = max(0, row[start] - MAX_CHARS // 4)
         return (Part("", "text", cut(row[column], MAX_CHARS, begin)),)

@@ -19,6 +19,8 @@ from gristmill.stages.judging.answers import read_score
 from gristmill.stages.judging.modes import MODES, Mode
 from gristmill.stages.judging.spec import JudgeSpec
 
+MAX_TOKENS, MAX_TOKENS_THINKING = 32, 4096  # of a reply: the score, and the thinking before it
+
 __all__ = ["Judge", "JudgeSpec", "read_score"]
 
 
@@ -26,7 +28,7 @@ class Judge(Stage):
     """Adds the columns of its mode as `NAME_...`, and the tokens of the row's calls.
 
     An unreadable answer makes its columns null: it is a finding, not a failure. A call that exceeds the model's context
-    counts as unreadable.
+    counts as unreadable, and so does a thinking that has no end. The tokens of the thinking count as `tokens_out`.
     """
 
     kind: ClassVar[str] = "judge"
@@ -35,9 +37,10 @@ class Judge(Stage):
 
     def __init__(self, spec: JudgeSpec, name: str | None = None) -> None:
         super().__init__(spec, name)
-        self.sampling: dict[str, Any] = {"max_tokens": 32, "temperature": 0.0, **spec.sampling}
+        max_tokens = MAX_TOKENS_THINKING if spec.reasoning_parser else MAX_TOKENS
+        self.sampling: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0, **spec.sampling}
         self.mode: Mode = MODES[spec.mode](spec)
-        self.form = AnswerForm(self.mode.json_schema)
+        self.form = AnswerForm(self.mode.json_schema, reasoning=bool(spec.reasoning_parser))
         self._engine: ServedEngine | None = None
         self._throttle = throttle_of(None, spec.max_in_flight)
         self._totals = (0, 0)

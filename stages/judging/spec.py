@@ -18,7 +18,8 @@ PLACEHOLDERS = {"pointwise": ("text",), "pairwise": ("a", "b"), "steps": ("befor
 
 @dataclass(frozen=True)
 class JudgeSpec(ModelSpec):
-    """Keys of the stage `judge`: those of a model, and these. Sampling is greedy by default.
+    """Keys of the stage `judge`: those of a model, and these. Sampling is greedy by default, with 32 tokens for a
+    reply, or 4096 if `reasoning_parser` is set: the model then thinks before its score.
 
     Placeholders of the prompt: {low} and {high}; {text} in pointwise; {a} and {b} in pairwise; {before} and {step} in
     steps; {question} if `question` names a column.
