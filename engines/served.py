@@ -90,6 +90,10 @@ class ModelSpec:
         for key in self.sampling:
             if key not in SAMPLING:
                 raise ValueError(f"sampling: unknown key '{key}'{nearest(key, SAMPLING)}")
+        if "reasoning_parser" in self.engine:
+            raise ValueError("engine.reasoning_parser: write reasoning_parser beside engine, not in it")
+        if "reasoning_parser_plugin" in self.engine and not self.reasoning_parser:
+            raise ValueError("engine.reasoning_parser_plugin needs reasoning_parser, a name in the plugin")
         if self.lora and set(self.lora) != {"name", "path"}:
             raise ValueError("lora has exactly the keys name and path")
         if (self.max_in_flight is not None and self.max_in_flight < 1) or self.kv_cache_gb < 1 or self.threads < 0:

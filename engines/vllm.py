@@ -146,12 +146,16 @@ class Engine:
         elif self.batch_invariant and is_hopper():
             # FlashAttention 3, the default there, gives other bits in other batches (vLLM issues 47069 and 51902).
             defaults["attention_config"] = {"flash_attn_version": 2}
-        if self.reasoning_parser:
-            defaults["reasoning_parser"] = self.reasoning_parser  # a structure binds the answer alone
         if self.lora:
             rank = json.loads((Path(self.lora["path"]) / "adapter_config.json").read_text()).get("r", 8)
             defaults |= {"enable_lora": True, "max_lora_rank": next((n for n in LORA_RANKS if n >= rank), rank)}
-        return {**defaults, **self.args}
+        arguments = {**defaults, **self.args}
+        if self.reasoning_parser:  # a structure binds the answer alone
+            parser = {"reasoning_parser": self.reasoning_parser}
+            if plugin := arguments.pop("reasoning_parser_plugin", None):
+                parser["reasoning_parser_plugin"] = plugin
+            arguments["structured_outputs_config"] = {**arguments["structured_outputs_config"], **parser}
+        return arguments
 
     @property
     def _prompts(self) -> Prompts:
@@ -251,9 +255,10 @@ class Engine:
         """The whole completion of a prompt, as vLLM gives it. Raises EngineDead when there is none."""
         last = None
         prompt = {"prompt_token_ids": ids}
-        settings: dict[str, Any] = {"lora_request": self._lora_request}
-        if self._parser is not None:
-            settings |= {"reasoning_ended": True} if opening is None else self._parser.call_args(opening)
+        settings: dict[str, Any] = {"reasoning_ended": True}  # a structure binds all of the reply
+        if self._parser is not None and opening is not None:
+            settings = self._parser.call_args(opening)
+        settings["lora_request"] = self._lora_request
         async for answer in self._engine.generate(prompt, params, str(next(self._numbers)), **settings):
             last = answer
         if last is None or last.outputs[0].finish_reason in (None, "abort", "error"):
