@@ -8,10 +8,12 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Messages, Reply, ToolCall
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Logprobs, Messages, Reply, ToolCall
+from gristmill.engines.errors import AskRefused
+from gristmill.engines.served import FormSpec
 from gristmill.engines.tool_calls import CLOSE, OPEN, written_calls
 from gristmill.generators.canned.values import text_of, value_of
 from gristmill.generators.canned.words import Bank, bank
@@ -25,7 +27,7 @@ from gristmill.stages.decontaminate.benchmarks import Benchmark, digest, load
 EXAMPLES = 1  # revision of the methods' example replies
 NUM_BASES = 64  # base texts that near-duplicates are made from
 UNIT = 1 << 63  # draws of `mix` lie below it
-KIND, BASE, CHANGE, QUOTE, GARBAGE, ANSWER = range(101, 107)  # salts of the draws
+KIND, BASE, CHANGE, QUOTE, GARBAGE, ANSWER, THOUGHT = range(101, 108)  # salts of the draws
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,11 @@ class CannedAnswer:
 
 
 @dataclass(frozen=True)
-class CannedSpec:
+class CannedSpec(FormSpec):
     """Settings of `canned`. Shares are of all rows and add up to at most 1; the rest are good rows.
 
-    Where structured output is requested and no entry of `answers` applies, the answer is a value that fits the schema.
+    Where structured output is requested and no entry of `answers` applies, the answer is a value that fits the schema,
+    or one of the choices. A regular expression or a grammar needs an entry of `answers` for every prompt.
     """
 
     num_words: int = 350  # words of a text, about
@@ -68,6 +71,12 @@ class CannedSpec:
             raise ValueError("num_words must be at least 1")
         if min(self.seconds_per_ask, self.num_cpus, self.num_gpus) < 0:
             raise ValueError("seconds_per_ask, num_cpus and num_gpus must not be negative")
+        form = self.form
+        if (form.regex or form.grammar) and all(answer.when for answer in self.answers):
+            name = "regex" if form.regex else "grammar"
+            raise ValueError(
+                f'{name} needs a model, or answers = [{{ when = "", say = [...] }}] with texts that match it'
+            )
 
 
 class CannedEngine:
@@ -107,6 +116,8 @@ class CannedEngine:
             text = form.choice[mix(seed, ANSWER) % len(form.choice)]
         elif form.tools and is_opening(prompt):
             text = call_text(form.tools[mix(seed, ANSWER) % len(form.tools)], seed, self.bank)
+        elif form.is_structured:  # of a call of the method
+            raise AskRefused("no_canned_answer")
         elif draw < self.edges[0]:
             text = self._near_duplicate(seed)
         elif draw < self.edges[1]:
@@ -124,7 +135,21 @@ class CannedEngine:
         if form.tools:
             text, calls = written_calls(text)
             finish = "tool_calls" if calls and finish == "stop" else finish
-        return Reply(text, finish, self.count_tokens(question), num_tokens, tool_calls=calls)
+        reply = Reply(text, finish, self.count_tokens(question), num_tokens, tool_calls=calls)
+        return self._with_parts(reply, seed, form)
+
+    def _with_parts(self, reply: Reply, seed: int, form: AnswerForm) -> Reply:
+        """`reply` with the parts that are requested. Half of the answers that are cut off end in their reasoning."""
+        if form.reasoning:
+            thought = self.bank.text(mix(seed, THOUGHT), 1 + self.spec.num_words // 4)
+            num = self.count_tokens(thought)
+            is_unfinished = reply.finish == "length" and bool(mix(seed, KIND) & 2)
+            text, tokens_out = ("", num) if is_unfinished else (reply.text, num + reply.tokens_out)
+            reply = replace(reply, text=text, tokens_out=tokens_out, reasoning=thought, tokens_reasoning=num)
+        if form.logprobs:
+            doubt = mix(seed, THOUGHT) / UNIT
+            reply = replace(reply, logprobs=Logprobs(-doubt, -1.0 - 8.0 * doubt, doubt))
+        return reply
 
     def count_tokens(self, text: str) -> int:
         return 1 + text.count(" ") * 4 // 3
@@ -170,6 +195,7 @@ class Canned(TextGenerator):
 
     def __init__(self, spec: CannedSpec, method: Method) -> None:
         super().__init__(spec, method)
+        self.form = spec.form
 
     @property
     def model(self) -> str | None:
@@ -195,7 +221,7 @@ class Canned(TextGenerator):
         has_examples = type(self.program).example_reply is not Method.example_reply
         return {
             **super().identity(),
-            **{k: v for k, v in literals(self.spec, identity=True).items() if k != "answers" or v},
+            **{k: v for k, v in literals(self.spec, identity=True).items() if k not in ("answers", "json_schema") or v},
             "contamination": digest(quotes) if quotes else None,
             **({"examples": EXAMPLES} if has_examples else {}),
         }

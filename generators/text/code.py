@@ -113,6 +113,9 @@ class Code(Steps):
         texts.append(payload["code"].removeprefix(self._prelude.render(ask.fields)))
         return texts if self.spec.given_tests else [*texts, payload["tests"]]
 
+    def answer(self, ask: Ask, payload: Mapping[str, Any]) -> str:
+        return str(payload["code"]).removeprefix(self._prelude.render(ask.fields))
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         prelude = self._prelude.render(ask.fields)
         prelude += "\n" if prelude and not prelude.endswith("\n") else ""
