@@ -92,7 +92,7 @@ class Letters(TaskFamily):
 
     name = "letters"
     about = "how often a letter, or a vowel, occurs in words"
-    dial = "number of words: 2 level + 1"
+    dial = "number of words: 2 × level + 1"
     form = "whole number"
 
     def task(self, level: int, draws: Draws) -> Task:
@@ -135,7 +135,7 @@ class Sorting(TaskFamily):
 
     name = "sorting"
     about = "items sorted by a stated key"
-    dial = "number of items: 2 level + 2"
+    dial = "number of items: 2 × level + 2"
     form = "list of the items"
 
     def task(self, level: int, draws: Draws) -> Task:

@@ -91,7 +91,7 @@ class FriendGroups(TaskFamily):
 
     name = "friend_groups"
     about = "the number of groups that friendships form, or the size of the group of one person"
-    dial = "number of people: 2 level + 4"
+    dial = "number of people: 2 × level + 4"
     form = "whole number"
 
     def task(self, level: int, draws: Draws) -> Task:

@@ -81,7 +81,7 @@ class OrderPrograms(TaskFamily):
 
     name = "order_programs"
     about = "a Python function that returns any valid order of tasks, checked by its validity"
-    dial = "number of tasks in the largest test: 4 level"
+    dial = "number of tasks in the largest test: 4 × level"
     form = "Python program, checked by tests"
     is_program = True
 

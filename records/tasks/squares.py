@@ -11,7 +11,7 @@ class LatinSquare(TaskFamily):
 
     name = "latin_square"
     about = "a row of a Latin square with blanks that has one completion"
-    dial = "number of blanks: 2 level + 3; side: 4 to 6"
+    dial = "number of blanks: 2 × level + 3; side: 4 to 6"
     form = "list of whole numbers"
 
     def task(self, level: int, draws: Draws) -> Task:

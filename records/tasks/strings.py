@@ -61,7 +61,7 @@ class Automaton(TaskFamily):
 
     name = "automaton"
     about = "the state of a finite automaton after it reads a word"
-    dial = "letters of the word: 3 level + 2; states: 3 to 7"
+    dial = "letters of the word: 3 × level + 2; states: 3 to 7"
     form = "name of a room"
 
     def task(self, level: int, draws: Draws) -> Task:

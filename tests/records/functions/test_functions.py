@@ -3,7 +3,6 @@
 import json
 import math
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def recipe(folder: Path, source: dict[str, Any], **changes: Any) -> str:
     tables = {
         "name": "computed",
         "source": source,
-        "generator": {"kind": "passthrough", "columns": ["question"]},
+        "generator": {"kind": "passthrough", "columns": ["question"], "origin": "synthetic"},
         "limits": {"asks": 40},
         "lot_size": 16,
         **changes,
@@ -142,6 +141,11 @@ def test_rows_without_end_need_a_limit_or_a_number(tmp_path: Path) -> None:
         check_rounds(RoundsSpec(num=2), opened(), 1, False)
 
 
+def test_computed_rows_are_never_called_real(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='set generator.origin = "synthetic"'):
+        compile_recipe(load(recipe(tmp_path, TASKS), ["generator.origin=real"]))
+
+
 def test_the_plan_says_what_the_source_is(tmp_path: Path) -> None:
     compiled = compile_recipe(load(recipe(tmp_path, TASKS)))
     table = plan_table(compiled, "out")
@@ -153,16 +157,16 @@ def test_the_plan_says_what_the_source_is(tmp_path: Path) -> None:
 def test_a_plug_in_is_a_source(tmp_path: Path) -> None:
     (tmp_path / "squares_plugin.py").write_text(PLUGIN)
     source = {"kind": "squares_plugin:Squares", "step": 3, "num_rows": 20}
-    path = recipe(tmp_path, source, generator={"kind": "passthrough", "columns": ["text"]})
-    try:
-        compiled = compile_recipe(load(path))
-        assert [json.loads(text)["text"].split()[0] for _, text in compiled.source.rows(0, 3)] == ["0", "9", "36"]
-        (tmp_path / "squares_plugin.py").write_text(PLUGIN.replace("** 2", "** 3"))
-        assert compile_recipe(load(path)).fingerprint != compiled.fingerprint
-        with pytest.raises(UserError, match="unknown key 'stp'"):
-            compile_recipe(load(path, ["source.stp=2"]))
-    finally:
-        sys.modules.pop("squares_plugin", None)
+    path = recipe(tmp_path, source, generator={"kind": "passthrough", "columns": ["text"], "origin": "synthetic"})
+    compiled = compile_recipe(load(path))
+    assert [json.loads(text)["text"].split()[0] for _, text in compiled.source.rows(0, 3)] == ["0", "9", "36"]
+    (tmp_path / "squares_plugin.py").write_text(PLUGIN.replace("** 2", "** 3"))
+    assert compile_recipe(load(path)).fingerprint != compiled.fingerprint
+    with pytest.raises(UserError, match="unknown key 'stp'"):
+        compile_recipe(load(path, ["source.stp=2"]))
+    (tmp_path / "squares_plugin.py").write_text(PLUGIN.replace("step", "samples"))
+    with pytest.raises(UserError, match="its key 'samples' is a key of"):
+        compile_recipe(load(recipe(tmp_path, {"kind": "squares_plugin:Squares", "num_rows": 20})))
 
 
 def test_draws_are_uniform_and_have_fixed_values() -> None:
