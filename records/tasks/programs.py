@@ -90,7 +90,7 @@ class OrderPrograms(TaskFamily):
         many, one = draws.choice((("tasks", "task"), ("jobs", "job"), ("courses", "course"), ("steps", "step")))
         is_list = draws.chance(1, 2)
         nothing = draws.choice(("None", "an empty list"))
-        pair = draws.choice(("(before, after)", "(first, second)", "(a, b)"))
+        pair = draws.choice(("(x, y)", "(first, second)", "(a, b)"))
         first, second = pair.strip("()").split(", ")
         text = draws.choice(
             (
