@@ -14,11 +14,15 @@ from gristmill.jobs.produce.forecast import plan_table
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.records.errors import UserError
+from gristmill.records.functions.contract import RowFunction
 from gristmill.records.functions.draws import Draws
+from gristmill.records.functions.registry import KINDS, row_function
 from gristmill.records.lots import Plan, ask_batch, source_lot
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.rounds import RoundsSpec, check_rounds
 from gristmill.records.spec import build, literals
+from gristmill.records.tasks.rows import TaskRowsSpec
+from gristmill.testing import check_row_function
 from tests.recipes import write
 
 TASKS: dict[str, Any] = {"kind": "tasks", "families": ["arithmetic", "sets"], "levels": [1, 2]}
@@ -167,6 +171,38 @@ def test_a_plug_in_is_a_source(tmp_path: Path) -> None:
     (tmp_path / "squares_plugin.py").write_text(PLUGIN.replace("step", "samples"))
     with pytest.raises(UserError, match="its key 'samples' is a key of"):
         compile_recipe(load(recipe(tmp_path, {"kind": "squares_plugin:Squares", "num_rows": 20})))
+
+
+class Numbers(RowFunction):
+    """Rows that break the law in their spec."""
+
+    Spec = TaskRowsSpec
+    kind = "numbers"
+    columns = ("text",)
+
+    def __init__(self, law: int) -> None:
+        super().__init__(TaskRowsSpec())
+        self.law, self.num_rows = law, 0
+
+    def row(self, number: int, draws: Draws) -> dict[str, Any]:
+        self.num_rows += 1
+        rows: dict[int, dict[str, Any]] = {1: {"other": 1}, 2: {"text": {1, 2}}, 3: {"text": self.num_rows}}
+        return rows.get(self.law, {"text": draws.below(9)})
+
+    def identity(self) -> dict[str, Any]:
+        return {"at": id(self)} if self.law == 4 else super().identity()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_keep_the_laws(kind: str) -> None:
+    check_row_function(row_function(kind, {}))
+
+
+@pytest.mark.parametrize("law", [1, 2, 3, 4])
+def test_a_broken_law_is_named(law: int) -> None:
+    check_row_function(Numbers(0))
+    with pytest.raises(AssertionError, match=f"Numbers breaks law {law}"):
+        check_row_function(Numbers(law))
 
 
 def test_draws_are_uniform_and_have_fixed_values() -> None:

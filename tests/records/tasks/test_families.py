@@ -122,21 +122,16 @@ def executed(rows: list[tuple[str, str]]) -> list[str]:
         stage.close()
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_programs_pass_their_tests_and_others_fail(name: str) -> None:
-    programs = [task for level in (1, 4, 10) for task in tasks(name, level, 3)]
-    assert executed([(f"```python\n{task.reference}```", task.tests) for task in programs]) == ["passed"] * len(
-        programs
-    )
+def test_programs_pass_their_tests_and_others_fail() -> None:
+    """Of `order_programs` any valid order passes."""
+    programs = [task for name in PROGRAMS for level in (1, 4, 10) for task in tasks(name, level, 2)]
     wrong = [re.sub(r"return (values|order)$", r"return \1[1:]", task.reference, flags=re.M) for task in programs]
-    assert "passed" not in executed([(text, task.tests) for text, task in zip(wrong, programs)])
-
-
-def test_any_valid_order_passes() -> None:
-    task = tasks("order_programs", 3, 1)[0]
-    assert "free = [task for task in rest" in task.reference
-    other = task.reference.replace("for task in rest if", "for task in sorted(rest, reverse=True) if").replace(
+    other = tasks("order_programs", 3, 1)[0]
+    code = other.reference.replace("for task in rest if", "for task in sorted(rest, reverse=True) if").replace(
         "order += free\n        rest -= set(free)", "order.append(free[0])\n        rest.remove(free[0])"
     )
-    assert other != task.reference
-    assert executed([(other, task.tests)]) == ["passed"]
+    assert code != other.reference
+    right = [*((f"```python\n{task.reference}```", task.tests) for task in programs), (code, other.tests)]
+    verdicts = executed([*right, *((text, task.tests) for text, task in zip(wrong, programs))])
+    assert verdicts[: len(right)] == ["passed"] * len(right)
+    assert "passed" not in verdicts[len(right) :]
