@@ -92,8 +92,8 @@ class SourceSpec:
     def _check_kind(self) -> None:
         if self.kind is None and (self.num_rows is not None or self.seed is not None):
             raise ValueError("num_rows and seed are for the rows of a kind; limits.asks ends a run that reads files")
-        if self.num_rows is not None and self.num_rows < 1:
-            raise ValueError("num_rows must be at least 1")
+        if self.num_rows is not None and not 1 <= self.num_rows <= 10**15:
+            raise ValueError("num_rows must be at least 1 and at most 10^15; leave it out for rows without end")
         if self.is_endless and self.cycle:
             raise ValueError("cycle needs num_rows: rows without end never begin again")
         if self.is_endless and self.samples > 1 and not self.together:
