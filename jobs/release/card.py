@@ -64,6 +64,8 @@ def facts_of_run(manifest: Manifest, totals: Summary, file: FactsFile, format_ta
     spec = release_spec(recipe.get("release") or {}, file)
     source = recipe.get("source") or {}
     place = source.get("path") or ("the items of the recipe" if any(source.get("items") or ()) else None)
+    if source.get("kind"):
+        place = f"rows of the kind {source['kind']}, which are computed"
     license = file.source.license or source.get("license")
     return Facts(
         recipe["name"],
