@@ -27,7 +27,8 @@ COUNTERS: dict[str, tuple[str, str | None]] = {
     "gristmill_retries_total": ("Work repeated after a loss, by what was lost", "kind"),
     "gristmill_storage_errors_total": ("Failed requests to the store", "kind"),
     "gristmill_device_s_total": ("Device-seconds held by engines", None),
-    "gristmill_cost_total": ("Cost by the price of a device-hour", "currency"),
+    "gristmill_cost_total": ("Cost by the price of a device-hour, and of calls by their tokens", "currency"),
+    "gristmill_paid_total": ("The part of the cost that is paid for calls", "currency"),
     "gristmill_slot_busy_s_total": ("Seconds of busy slots of the engines, summed over the slots", "pool"),
     "gristmill_slot_s_total": ("Seconds of all slots of open engines", "pool"),
     "gristmill_queue_empty_s_total": ("Seconds in which an engine had a free slot and no ask to begin", "pool"),
@@ -61,6 +62,7 @@ class Sample:
     storage_errors: Mapping[str, int] = field(default_factory=dict)  # by kind
     device_s: float = 0.0
     cost: float = 0.0
+    paid: float = 0.0
     currency: str = ""
     slot_busy_s: Mapping[str, float] = field(default_factory=dict)  # by pool
     slot_s: Mapping[str, float] = field(default_factory=dict)  # by pool
@@ -96,6 +98,7 @@ def _totals(sample: Sample) -> Iterator[Point]:
         yield "gristmill_storage_errors_total", kind, count
     yield "gristmill_device_s_total", "", sample.device_s
     yield "gristmill_cost_total", sample.currency, sample.cost
+    yield "gristmill_paid_total", sample.currency, sample.paid
     for name, seconds in (
         ("gristmill_slot_busy_s_total", sample.slot_busy_s),
         ("gristmill_slot_s_total", sample.slot_s),

@@ -1,7 +1,7 @@
 """The teachers: any text method with a real model."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, ServedEngine
 from gristmill.engines.served import FormSpec, ModelSpec
@@ -48,12 +48,12 @@ class Teacher(TextGenerator):
 
     kind = "teacher"
     revision = 1
-    Spec = TeacherSpec
+    Spec: ClassVar[type] = TeacherSpec
     spec: TeacherSpec
     _engine: ServedEngine | None
 
     def __init__(self, spec: TeacherSpec, method: Method) -> None:
-        super().__init__(spec, method, spec.max_in_flight)
+        super().__init__(spec, method, spec.fixed_slots)
         self.sampling = {"max_tokens": 1024, **spec.sampling}
         self.form = spec.form
 
@@ -68,6 +68,10 @@ class Teacher(TextGenerator):
     @property
     def is_repeatable(self) -> bool:
         return self.spec.is_repeatable and self.program.is_repeatable
+
+    @property
+    def is_paid(self) -> bool:
+        return self.spec.is_paid
 
     @property
     def engine_key(self) -> str | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gristmill.api import audit, compare, evaluate, fit, flow, pack, produce, report, status, study
+    from gristmill.api import audit, compare, evaluate, fit, flow, pack, preview, produce, report, status, study
     from gristmill.engines.needs import Needs
     from gristmill.generators.contract import GeneratedRow, Generator, fill
     from gristmill.generators.families.contract import Family
@@ -33,7 +33,10 @@ if not (_FOLDER / "records").is_dir():
     __path__.append(str(_FOLDER.parent))  # a checkout: the floors are the folders at its top
 
 _HOMES = {
-    "gristmill.api": ("audit", "compare", "evaluate", "fit", "flow", "pack", "produce", "report", "status", "study"),
+    "gristmill.api": (
+        *("audit", "compare", "evaluate", "fit", "flow", "pack", "preview"),
+        *("produce", "report", "status", "study"),
+    ),
     "gristmill.engines.needs": ("Needs",),
     "gristmill.generators.contract": ("GeneratedRow", "Generator", "fill"),
     "gristmill.generators.families.contract": ("Family",),
@@ -63,6 +66,7 @@ __all__ = [
     "fit",
     "flow",
     "pack",
+    "preview",
     "produce",
     "report",
     "status",

@@ -4,7 +4,6 @@ What a file says is the prompt, word for word, without the line end that closes 
 identity (docs/prompts.md), so a new wording makes new rows under a new fingerprint.
 """
 
-import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +19,3 @@ def template_text(module_file: str, name: str) -> str:
 def template_texts(module_file: str, folder: str, *names: str) -> dict[str, str]:
     """The templates `names` of a folder by name, in the order of `names`."""
     return {name: template_text(module_file, f"{folder}/{name}") for name in names}
-
-
-def template_digest(text: str) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of a template: its version."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -6,9 +6,11 @@ from gristmill.stages.contract import Stage
 KINDS: Kinds = {
     "balance": ("gristmill.stages.admission.balance", "Balance"),
     "answer": ("gristmill.stages.verify.answer", "Answer"),
+    "best_of": ("gristmill.stages.judging.best_of", "BestOf"),
     "consistency": ("gristmill.stages.verify.consistency", "Consistency"),
     "constraints": ("gristmill.stages.verify.constraints", "Constraints"),
     "copies": ("gristmill.stages.verify.copies", "Copies"),
+    "canned_judge": ("gristmill.stages.judging.canned", "CannedJudge"),
     "classifier": ("gristmill.stages.verify.classifier", "Classifier"),
     "decontaminate": ("gristmill.stages.decontaminate.ngrams", "Decontaminate"),
     "decontaminate_embedding": ("gristmill.stages.decontaminate.embedding", "DecontaminateEmbedding"),

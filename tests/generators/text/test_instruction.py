@@ -193,7 +193,7 @@ def test_wrong_keys_are_told_in_a_line(kind, table, says):
 @pytest.mark.parametrize("kind", ["exercise", "backtranslate", "dialogue", "paraphrase", "translate"])
 def test_built_in_prompts_are_identity(kind):
     identity = json.dumps(method_of(kind, {}).identity())
-    assert "Write" in identity and len(identity) > 200
+    assert "Return only the" in identity and len(identity) > 200
 
 
 @pytest.mark.parametrize(

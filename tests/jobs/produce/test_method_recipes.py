@@ -17,21 +17,24 @@ from gristmill.records.spec import literals
 from gristmill.records.stores.opening import open_store
 from gristmill.stages.contract import Stage
 from tests.conftest import ROOT
+from tests.generators.text.script import mark
 
 RECIPES = """annotate backtranslate code code-given constitutional cross-document dialogue distill evol-instruct
     exercise long-documents magpie math math-answers megadoc nemotron paraphrase preference self-instruct
     translate""".split()
 NUM_ROWS = 24
 OPENED: dict[str, Stage] = {}  # several recipes have the same stage; opening one takes seconds
-# What the engine says to a prompt that holds these words; to any other, English, or a value of the schema asked for.
+# What the engine says in these calls, or to a prompt that holds these words; to any other, English, or a value of the
+# schema asked for.
 SAYS: dict[str, dict[str, list[str]]] = {
     "code": {
-        "Solve this": ["```python\ndef f(n):\n    return n + 1\n```", "def f(n): return n", "I do not know."],
-        "solution of it": ["```\nassert f(1) == 2\nassert f(-1) == 0\n```", "assert f(0) == 1"],
+        "solution": ["```python\ndef f(n):\n    return n + 1\n```", "def f(n): return n", "I do not know."],
+        "tests": ["```\nassert f(1) == 2\nassert f(-1) == 0\n```", "assert f(0) == 1"],
     },
-    "code-given": {"add(a, b)": ["def add(a, b):\n    return a + b"], "Solve this": ["def square(n): return n ** 2"]},
-    "math": {"step by step": ["We add them.\nAnswer: 5", "So it is. The answer is 5.0.", "Answer: 6", "Who knows?"]},
-    "math-answers": {"step by step": ["We see.\nAnswer: 12", "Answer: 5", "Answer: 7 seats."]},
+    "code-given": {"add(a, b)": ["def add(a, b):\n    return a + b"], "solution": ["def square(n): return n ** 2"]},
+    "math": {"solution": ["We add them.\nAnswer: 5", "So it is. The answer is 5.0.", "Answer: 6", "Who knows?"]},
+    "self-instruct": {"task": ["Explain why bread rises in a warm kitchen.", "Describe what the picture shows."]},
+    "math-answers": {"solution": ["We see.\nAnswer: 12", "Answer: 5", "Answer: 7 seats."]},
 }
 # Reasons that must come up, and what a kept row must have; together they show that no stage is idle.
 # A canned rewriting of a help topic, and one that is unfaithful.
@@ -71,8 +74,10 @@ def opened(stage: Stage) -> Stage:
     return OPENED[key]
 
 
-def generator_of(name: str) -> dict[str, Any]:
-    answers = [{"when": when, "say": say} for when, say in SAYS.get(name, {}).items()]
+def generator_of(name: str, method: Any) -> dict[str, Any]:
+    wording = getattr(method.spec, "wording", {})
+    says = SAYS.get(name, {}).items()
+    answers = [{"when": mark(wording[key]) if key in wording else key, "say": say} for key, say in says]
     return {"kind": "canned", "num_words": 60, "bad": 0.1, "answers": answers}
 
 
@@ -84,7 +89,9 @@ def test_a_shipped_recipe_runs_through_its_stages(name: str, tmp_path: Path) -> 
     assert shipped.plan.num_asks is not None and shipped.plan.num_asks <= 256, "a minute or two of two slow cores"
     assert shipped.method and shipped.method.most_tokens(0) is not None
     stages = tuple({**s, "min_similarity": 0.2} if s["kind"] == "fidelity" else s for s in recipe.stages)
-    mill = compile_recipe(replace(recipe, generator=generator_of(name), lot_size=NUM_ROWS, stages=stages))
+    mill = compile_recipe(
+        replace(recipe, generator=generator_of(name, shipped.method), lot_size=NUM_ROWS, stages=stages)
+    )
     assert mill.schema.equals(shipped.schema)
     mill.generator.check()
     mill.generator.open()
