@@ -97,4 +97,8 @@ def test_finished_turns_are_replayed_and_the_next_one_goes_on(life: int, whole: 
     second.close()
     assert row == whole, "the variable of the first cell is there although another process has run it"
     assert second.engine.num_calls == 4 - life and first.engine.num_calls == life
-    assert first.results + second.results == ["(no output)", "Error: ZeroDivisionError: division by zero (line 1)", "21"]
+    assert first.results + second.results == [
+        "(no output)",
+        "Error: ZeroDivisionError: division by zero (line 1)",
+        "21",
+    ]
