@@ -50,16 +50,16 @@ class GeneratorShare(Generator):
         return self.generator.is_repeatable
 
     @property
-    def engine_key(self) -> str | None:
-        return self.generator.engine_key
-
-    @property
     def is_paid(self) -> bool:
         return self.generator.is_paid
 
     @property
     def paid(self) -> float:
         return self.generator.paid
+
+    @property
+    def engine_key(self) -> str | None:
+        return self.generator.engine_key
 
     def fields_read(self) -> list[str]:
         return self.generator.fields_read()

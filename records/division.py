@@ -47,6 +47,14 @@ class Division:
     column: str | None = None
     num_together: int = 1  # asks about one source row that follow one another
 
+    @property
+    def weights(self) -> list[float]:
+        """Largest share of the asks that each generator can get; with a column it may be all of them."""
+        if self.column is not None:
+            return [1.0] * len(self.authors)
+        shares = [1.0 if self.by == "samples" else author.share for author in self.authors]
+        return [share / sum(shares) for share in shares]
+
     def choices(self, start: int, num_source_rows: int, seeds: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """int64 (num_asks,): the place in `authors` of each ask, -1 where none takes it.
 

@@ -52,14 +52,13 @@ def _generators(compiled: CompiledRecipe) -> Iterator[tuple[str, str]]:
         yield "generator", f"{generator.kind} {generator.model or ''}".strip()
         return
     division = generator.division
-    for number, share in enumerate(generator.shares):
-        author = share.author
-        if author.when:
-            takes = f"{division.column} = {' or '.join(author.when)}"
-        else:
-            takes = f"any other {division.column}" if division.column else "every ask"
-        how = f"share {author.share:g}" if division.by == "shares" else "in turn by sample"
-        yield "" if number else "generators", f"{share.name}: {share.kind} {share.model or ''} ({takes}, {how})"
+    for number, (share, weight) in enumerate(zip(generator.shares, division.weights)):
+        author, model = share.author, "" if share.model in (share.name, share.kind) else share.model
+        how = f"{weight:.0%} of the asks" if division.by == "shares" else "samples in turn"
+        if division.column:
+            takes = f"{division.column} = {' or '.join(author.when)}" if author.when else f"any other {division.column}"
+            how = f"{takes}, share {author.share:g}" if division.by == "shares" else f"{takes}, {how}"
+        yield "" if number else "generators", f"{share.name}: {' '.join(filter(None, (share.kind, model)))}, {how}"
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,9 @@ def forecast(compiled: CompiledRecipe, manifest: Manifest | None) -> Forecast:
     at_most = tokens_a_row is None
     if tokens_a_row is None and compiled.generator.pooled:
         most = [getattr(part, "sampling", {}).get("max_tokens") for part in compiled.generator.parts]
-        tokens_a_row = None if None in most else max(float(tokens) for tokens in most if tokens is not None)
+        tokens_a_row = None if None in most else max(number for number in most if number is not None)
         if compiled.method and tokens_a_row is not None:
-            tokens_a_row = compiled.method.most_tokens(int(tokens_a_row))
+            tokens_a_row = compiled.method.most_tokens(tokens_a_row)
     tokens = asks * tokens_a_row if asks is not None and tokens_a_row is not None else limits.tokens
     devices = sum(needs.num_devices * pool.replicas for needs, pool in compiled.pools.values())
     rate, basis = _tokens_per_s(compiled, manifest, totals)

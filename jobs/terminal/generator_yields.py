@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from gristmill.jobs.terminal.tables import clock, money
-from gristmill.records.output.summary import COST, Summary
+from gristmill.records.output.summary import Summary
 from gristmill.records.printable import printable
 
 
@@ -22,7 +22,7 @@ class GeneratorYield:
     rejected: list[tuple[str, int]] = field(default_factory=list)  # the most frequent reasons first
     device_s: float = 0.0  # of its pool
     device_cost: float | None = None  # of its pool
-    paid: float | None = None  # sum of the column `cost` of its rows
+    paid: float | None = None  # for the calls of its rows, those of judges included
 
     @property
     def tokens_per_kept_row(self) -> float | None:
@@ -55,8 +55,8 @@ def generator_yields(totals: Summary, cost: Mapping[str, Any]) -> list[Generator
                 int(counts.get("tokens_out", 0)),
                 sorted(reasons, key=lambda reason: (-reason[1], reason[0])),
                 pool.get("device_s", 0.0),
-                pool.get("cost", 0.0) if has_price else None,
-                counts.get(COST),
+                pool.get("cost", 0.0) - pool.get("paid", 0.0) if has_price else None,
+                counts.get("paid") or None,
             )
         )
     return rows

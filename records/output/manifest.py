@@ -69,13 +69,13 @@ class Manifest:
         return sum(start.get(key, 0.0) for start in self.starts)
 
     def _spent_by_pool(self) -> dict[str, dict[str, float]]:
-        """Device-seconds and cost over all starts, by pool."""
+        """Device-seconds, cost and the part of it for calls over all starts, by pool."""
         pools: dict[str, dict[str, float]] = {}
         for start in self.starts:
             for name, spent in (start.get("pools") or {}).items():
                 whole = pools.setdefault(name, {"device_s": 0.0, "cost": 0.0})
                 for key, value in spent.items():
-                    whole[key] = round(whole.get(key, 0.0) + value, 6)
+                    whole[key] = round(whole.get(key, 0.0) + value, 9)
         return pools
 
     def count_paid(self, paid: float) -> None:
@@ -94,6 +94,8 @@ class Manifest:
     def _batch_sentence(self) -> str:
         """Whether answers of the engines depend on their batch; empty where no engine has told."""
         pools = [facts for start in self.starts for facts in (start.get("engines") or {}).get("facts", {}).values()]
+        if any("endpoint" in facts for facts in pools):
+            return "A model behind an endpoint answered, which promises no answer twice: another run has other rows."
         verdicts = [facts["batch_invariant"] for facts in pools if "batch_invariant" in facts]
         if not verdicts:
             return ""

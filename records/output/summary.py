@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 from gristmill.records.output import templates
 from gristmill.records.schema import REJECT, cost_columns
 
-COST = "cost"  # the column of rows that a paid engine has answered
 TOKENS_KEPT = "tokens_kept"  # the column of methods of several calls
-GENERATOR_KEYS = ("asks", "kept", "tokens_out", "kept_tokens")
+GENERATOR_KEYS = ("asks", "kept", "tokens_out", "kept_tokens", "paid")
 # Left out of the literals where there are none.
 LATER = ("offered", "admitted", "rejected_shards", "templates", "generators", "paid")
 
@@ -39,8 +38,8 @@ class Summary:
     admitted: dict[str, dict[str, int]] = field(default_factory=dict)
     paid: float = 0.0  # money for the calls of all rows, in the currency of the run
     templates: dict[str, dict[str, int]] = field(default_factory=dict)  # of kept texts, see records/output/templates.py
-    # By generator, where a run has several: asks, kept, tokens_out, kept_tokens, cost, and rejected rows by reason. A
-    # reason has a colon, so that it is none of the other names.
+    # By generator, where a run has several: GENERATOR_KEYS, and rejected rows by reason. A reason has a colon, so that
+    # it is none of the other names.
     generators: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
@@ -94,15 +93,12 @@ def _add(held: dict[str, dict[str, Any]], more: Mapping[str, Mapping[str, Any]])
 def by_generator(table: pa.Table) -> dict[str, dict[str, float]]:
     """The counts `generators` over the rows of a lot, in an order of names."""
     counts: dict[str, dict[str, float]] = {}
-    names = ("tokens_in", "tokens_out", TOKENS_KEPT, COST, REJECT.name)
-    columns = [name for name in names if name in table.schema.names]
+    counted = ("tokens_in", "tokens_out", TOKENS_KEPT, REJECT.name)
+    columns = [*(name for name in counted if name in table.schema.names), *cost_columns(table.schema)]
     for name in sorted(pc.unique(table.column("generator")).to_pylist()):
         rows = table.select(columns).filter(pc.equal(table.column("generator"), name))
         part = summarise(rows)
         counts[name] = {key: getattr(part, key) for key in GENERATOR_KEYS} | part.rejected
-        if COST in rows.schema.names and pa.types.is_floating(rows.schema.field(COST).type):
-            # The order of rows in the shards is another one, and the sum is the same.
-            counts[name][COST] = math.fsum(rows.column(COST).drop_null().to_pylist())
     return counts
 
 

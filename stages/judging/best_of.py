@@ -94,4 +94,4 @@ class BestOf(Stage):
             groups: np.ndarray = (lot << 31) | (row // self.num_together)  # a preview has several lots in a batch
             return groups
         ids = pc.fill_null(rows.column("source_id").dictionary_encode().indices, -1)
-        return ids.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
+        return ids.to_numpy(zero_copy_only=False).astype(np.int64)

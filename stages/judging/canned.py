@@ -60,6 +60,10 @@ class CannedJudge(Judge):
         return None
 
     @property
+    def is_paid(self) -> bool:
+        return False
+
+    @property
     def is_repeatable(self) -> bool:
         return True
 

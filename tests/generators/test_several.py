@@ -2,6 +2,7 @@
 
 import asyncio
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -9,12 +10,18 @@ import pytest
 
 from gristmill.generators.contract import Generator
 from gristmill.generators.several import Several
+from gristmill.jobs.produce.call_costs import call_cost
 from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.records.errors import UserError
 from gristmill.records.lots import asks
+from gristmill.records.output.answers import AnswerFolder
+from gristmill.records.output.shards import OutputSpec, encode
+from gristmill.records.output.summary import Summary
 from gristmill.records.schema import REJECT
+from gristmill.records.stores.opening import open_store
 from gristmill.testing.generators import check_generator
+from tests.paid import PRICE, calls
 
 ITEMS = [{"text": f"topic {n}", "lang": ("en", "de", "fr")[n % 3], "answers": ["a", "b"]} for n in range(24)]
 COLD = {"kind": "canned", "name": "cold", "num_words": 20}
@@ -108,3 +115,48 @@ def test_columns_of_two_types_are_refused() -> None:
     lists = {"kind": "passthrough", "columns": ["answers"], "lists": ["text"], "name": "lists"}
     with pytest.raises(UserError, match=r"'cold' makes the column 'text' as string, and 'lists' as list<item: string>"):
         compiled(COLD, lists)
+
+
+def paid(name: str, folder: Path, **changes: Any) -> dict[str, Any]:
+    (folder / name).mkdir(exist_ok=True)
+    return {"kind": "tests.paid:Paid", "name": name, "folder": str(folder / name), **changes}
+
+
+def test_each_paid_generator_keeps_its_answers_and_its_cost_is_counted(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "out"))
+
+    def run() -> tuple[CompiledRecipe, pa.RecordBatch]:
+        recipe = compiled(paid("a", tmp_path), paid("b", tmp_path), COLD)
+        assert recipe.paid_parts == recipe.generator.parts[:2]
+        for part in recipe.paid_parts:
+            part.answers = AnswerFolder(store, recipe.fingerprint)
+        recipe.generator.open()
+        rows = made(recipe.generator, lot_of(recipe))
+        recipe.generator.close()
+        return recipe, rows
+
+    recipe, rows = run()
+    names = rows.column("generator").to_pylist()
+    assert [cost is None for cost in rows.column("cost").to_pylist()] == [name == "cold" for name in names]
+    encoded = encode(rows.select(recipe.schema.names), recipe.schema, 0, OutputSpec(), has_several=True)
+    counts = encoded.summary.generators
+    assert {name: count["paid"] for name, count in counts.items()} == {
+        name: PRICE * names.count(name) * (name != "cold") for name in ("a", "b", "cold")
+    }
+    before = calls(tmp_path / "a"), calls(tmp_path / "b")
+    assert run()[1].equals(rows) and (calls(tmp_path / "a"), calls(tmp_path / "b")) == before
+
+
+def test_the_forecast_of_calls_weighs_the_generators(tmp_path: Path) -> None:
+    alone = compiled(paid("a", tmp_path))
+    half = call_cost(compiled(paid("a", tmp_path), COLD), Summary())
+    both = call_cost(compiled(paid("a", tmp_path, share=3), paid("b", tmp_path, price_out=2.0)), Summary())
+    column = {"division": {"column": "lang"}}
+    dearest = call_cost(
+        compiled(paid("a", tmp_path, when="de"), paid("b", tmp_path, price_out=2.0), **column), Summary()
+    )
+    whole = call_cost(alone, Summary())
+    assert whole and half and both and dearest
+    assert half.per_ask == pytest.approx(whole.per_ask / 2)
+    assert both.per_ask == pytest.approx(whole.per_ask * (3 + 2) / 4)
+    assert dearest.per_ask == pytest.approx(2 * whole.per_ask)

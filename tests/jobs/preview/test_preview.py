@@ -136,7 +136,8 @@ def test_parts_with_an_engine_run_on_ray(tmp_path: Path, ray_session: None) -> N
 TEXT_RECIPES = sorted(
     path.stem
     for path in (SHIPPED / "recipes").glob("*.toml")
-    if load_table(str(path))["generator"]["kind"] not in ("model", "simulator", "passthrough", "diffusers")
+    if load_table(str(path)).get("generator", {"kind": "model"})["kind"]
+    not in ("model", "simulator", "passthrough", "diffusers")
 )
 
 

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
+import gristmill
 from gristmill.cluster.lots.work import LotPipeline, finish, process
 from gristmill.generators.canned.generator import Canned
 from gristmill.jobs.produce.forecast import forecast, plan_table
 from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.terminal.console import open_console
+from gristmill.jobs.tune.bench import Bench
 from gristmill.records.errors import UserError
 from gristmill.records.lots import asks
 from gristmill.records.output.manifest import differences
@@ -129,9 +131,11 @@ def test_a_dry_run_shows_which_asks_each_takes(capsys: pytest.CaptureFixture[str
     recipe = compiled('generators.0.when=["en", 3]', "generators.1.share=2", "division.column=lang")
     open_console().print(plan_table(recipe, "out"))
     words = " ".join(capsys.readouterr().out.split())
-    assert "cold: canned canned (lang = en or 3, share 1)" in words
-    assert "hot: canned canned (any other lang, share 2)" in words
+    assert "cold: canned, lang = en or 3, share 1" in words and "hot: canned, any other lang, share 2" in words
     assert forecast(recipe, None).asks == 8
+    open_console().print(plan_table(compiled("generators.1.share=3"), "out"))
+    words = " ".join(capsys.readouterr().out.split())
+    assert "cold: canned, 25% of the asks hot: canned, 75% of the asks" in words
 
 
 def test_the_best_of_two_teachers_without_a_model() -> None:
@@ -156,3 +160,11 @@ def test_the_best_of_two_teachers_without_a_model() -> None:
     assert counts["careful"]["asks"] == counts["lively"]["asks"] == 16
     assert counts["careful"]["kept"] + counts["lively"]["kept"] == len(topics)
     assert counts["lively"]["finish:length"] > 0 < counts["careful"]["best_of:worse"]
+    shown = gristmill.preview("package:teachers", 8, settings)
+    verdicts = [(row["id"], row["reject"]) for row in batch.to_pylist()[:8]]
+    assert [(row["id"], row["reject"]) for row in shown] == verdicts
+
+
+def test_tune_measures_one_engine() -> None:
+    with pytest.raises(UserError, match=r"tune measures one engine: put the keys of one of \[\[generators\]\]"):
+        Bench(compiled(), None, lambda: False)
