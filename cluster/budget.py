@@ -47,7 +47,8 @@ class Budget:
 
     Cost is the price of the devices and the money paid for calls. `device_s`, `cost` and `paid` are those of earlier
     starts; `cost` includes `paid`. `committed_paid` is the money in the rows of all committed lots: engines report
-    theirs a little later. `num_generators`: the first of the pools, among which each ask goes to one.
+    theirs a little later. `paid_per_ask` is the expected money for an ask, until engines have shown it.
+    `num_generators`: the first of the pools, among which each ask goes to one.
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class Budget:
         cost: float = 0.0,
         paid: float = 0.0,
         committed_paid: Callable[[], float] = lambda: 0.0,
+        paid_per_ask: float = 0.0,
         num_generators: int = 1,
     ) -> None:
         self.limits, self.pools, self.committed_paid = limits, pools, committed_paid
-        self.num_generators = num_generators
+        self.paid_per_ask, self.num_generators = paid_per_ask, num_generators
         self.num_begun = self.num_judged = 0  # asks of the lots that this start has begun, and of those it has judged
         self._before = {"device_s": device_s, "cost": cost, "paid": paid}
 
@@ -87,14 +89,20 @@ class Budget:
     def _draining(self) -> dict[str, float]:
         """Estimated spending until the lots in flight are finished."""
         drains = [(p.meter.num_devices * p.mean_lot_s, p.price_per_device_hour or 0.0) for p in self.pools]
+        cost = sum(d * price / 3600 for d, price in drains) + self._unpaid()
+        return {"device_s": sum(d for d, _ in drains), "cost": cost}
+
+    def _unpaid(self) -> float:
+        """Estimated money for the calls of the lots in flight that their engines have not made yet."""
         # An ask goes to one of the generators, and not every row reaches the stages.
-        num_open, calls = self.num_begun - self.num_judged, 0.0
         groups = [self.pools[: self.num_generators], *([pool] for pool in self.pools[self.num_generators :])]
-        for group in groups:
+        num_open, are_known, calls = self.num_begun - self.num_judged, True, 0.0
+        for group in filter(None, groups):
             if num_done := sum(pool.num_done for pool in group):
-                num_left = min(num_open, max(0, self.num_begun - num_done))
-                calls += sum(pool.paid for pool in group) / num_done * num_left
-        return {"device_s": sum(d for d, _ in drains), "cost": sum(d * price / 3600 for d, price in drains) + calls}
+                calls += sum(pool.paid for pool in group) / num_done * min(num_open, max(0, self.num_begun - num_done))
+            else:
+                are_known = False
+        return calls if are_known else max(calls, self.paid_per_ask * num_open)
 
     def _over(self, extra: dict[str, float]) -> str | None:
         if not self.limits.budgets:

@@ -28,7 +28,6 @@ COUNTERS: dict[str, tuple[str, str | None]] = {
     "gristmill_storage_errors_total": ("Failed requests to the store", "kind"),
     "gristmill_device_s_total": ("Device-seconds held by engines", None),
     "gristmill_cost_total": ("Cost by the price of a device-hour, and of calls by their tokens", "currency"),
-    "gristmill_paid_total": ("The part of the cost that is paid for calls", "currency"),
     "gristmill_slot_busy_s_total": ("Seconds of busy slots of the engines, summed over the slots", "pool"),
     "gristmill_slot_s_total": ("Seconds of all slots of open engines", "pool"),
     "gristmill_queue_empty_s_total": ("Seconds in which an engine had a free slot and no ask to begin", "pool"),
@@ -62,7 +61,6 @@ class Sample:
     storage_errors: Mapping[str, int] = field(default_factory=dict)  # by kind
     device_s: float = 0.0
     cost: float = 0.0
-    paid: float = 0.0
     currency: str = ""
     slot_busy_s: Mapping[str, float] = field(default_factory=dict)  # by pool
     slot_s: Mapping[str, float] = field(default_factory=dict)  # by pool
@@ -98,7 +96,6 @@ def _totals(sample: Sample) -> Iterator[Point]:
         yield "gristmill_storage_errors_total", kind, count
     yield "gristmill_device_s_total", "", sample.device_s
     yield "gristmill_cost_total", sample.currency, sample.cost
-    yield "gristmill_paid_total", sample.currency, sample.paid
     for name, seconds in (
         ("gristmill_slot_busy_s_total", sample.slot_busy_s),
         ("gristmill_slot_s_total", sample.slot_s),

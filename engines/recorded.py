@@ -9,29 +9,23 @@ import asyncio
 import hashlib
 import json
 import logging
-import secrets
-import threading
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import pyarrow as pa
 
+from gristmill.engines.answer_log import AnswerLog
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Logprobs, Messages, Reply, ToolCall
 from gristmill.engines.errors import AskRefused
-from gristmill.records.errors import UserError
-from gristmill.records.output.answers import AnswerFolder, Record, keep, name_of, records_of
-from gristmill.records.stores.retry import retry_s
+from gristmill.records.output.answers import AnswerFolder
 
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 2.0
-PUT_SHARE = 0.25  # of `flush_s` that is left for the put itself
-OVERDUE_FLUSHES = 5  # an answer that is kept so late holds back further calls
-LOOK_S = 0.05
+DEFAULTS = [(f.name, f.default) for f in fields(Reply)]  # the text has none
 
 
 class RecordedEngine:
@@ -47,7 +41,7 @@ class RecordedEngine:
         self.engine, self.folder, self.part = engine, folder, part
         self.flush_s: float = getattr(engine, "flush_s", FLUSH_S)
         self.paid = 0.0  # money for calls of this engine; answers that were kept before count no more
-        self._lots: set[LotEngine] = set()
+        self._logs: set[AnswerLog] = set()  # of the lots in work
 
     def __getattr__(self, name: str) -> Any:
         if name == "engine":  # before __init__, as in a copy
@@ -57,7 +51,7 @@ class RecordedEngine:
     async def chat(
         self, prompt: Messages, sampling: Mapping[str, Any], seed: int, form: AnswerForm = FREE_TEXT
     ) -> Reply:
-        """A call beside the rows of a lot: it is paid for, and its answer is not kept."""
+        """A call whose money is counted. Its answer is not kept here, but by the engine of its row."""
         try:
             reply: Reply = await self.engine.chat(prompt, sampling, seed, form)
         except AskRefused as refused:
@@ -67,141 +61,31 @@ class RecordedEngine:
         return reply
 
     @asynccontextmanager
-    async def lot(self, number: int) -> AsyncIterator["LotEngine"]:
-        """The engine of a lot, with the answers that are kept of it. All of its own are kept at the end of the block.
+    async def log(self, lot: int) -> AsyncIterator[AnswerLog]:
+        """The answers of a lot. All of them are kept at the end of the block.
 
         Raises UserError when the store cannot be read, or has refused to keep an answer for too long.
         """
-        lot = LotEngine(self, number)
-        await lot.load()
-        self._lots.add(lot)
+        log = AnswerLog(self.folder, self.part, lot, self.flush_s)
+        await log.load()
+        self._logs.add(log)
         try:
-            yield lot
+            yield log
         except BaseException:
-            lot.stop()
-            try:
-                await asyncio.to_thread(lot.flush)
-            except (UserError, OSError) as error:
-                logger.warning(f"lot {number}: the last answers are not kept: {error}")
+            log.stop()
+            await asyncio.to_thread(log.flush_once)
             raise
         else:
-            lot.stop()
-            await lot.flush_all()
+            log.stop()
+            await log.flush_all()
         finally:
-            self._lots.discard(lot)
+            self._logs.discard(log)
 
     def close(self) -> None:
         """Keep what is not kept yet, then close the engine."""
-        for lot in list(self._lots):
-            try:
-                lot.flush()
-            except (UserError, OSError) as error:
-                logger.warning(f"lot {lot.number}: the last answers are not kept: {error}")
+        for log in list(self._logs):
+            log.flush_once()
         self.engine.close()
-
-
-class LotEngine:
-    """The answers of a lot: those that are kept, and those that are not kept yet."""
-
-    def __init__(self, engine: RecordedEngine, number: int) -> None:
-        self.engine, self.number = engine, number
-        self._kept: dict[tuple[str, str], Any] = {}  # by row and key
-        self._pending: deque[tuple[float, Record]] = deque()  # with the times of the answers
-        self._batch: list[Record] = []  # that is being put: a put that failed is repeated with the same content
-        self._batch_since = 0.0
-        self._writer, self._num_put = secrets.token_hex(8), 0
-        self._flushing = threading.Lock()
-        self._timer: asyncio.Task[None] | None = None
-        self._failing_since: float | None = None
-        self._error: UserError | None = None
-
-    def row(self, row_id: str) -> "RowEngine":
-        """The engine of a row, from its first call on."""
-        return RowEngine(self, row_id)
-
-    async def load(self) -> None:
-        if (folder := self.engine.folder) is not None:
-            for record in await asyncio.to_thread(lambda: list(records_of(folder, self.number))):
-                if record.part == self.engine.part:
-                    self._kept.setdefault((record.row, record.key), record.value)
-
-    def value(self, row_id: str, key: str) -> Any:
-        """What is kept under a key of a row, as literals; None for nothing."""
-        return self._kept.get((row_id, key))
-
-    def keep(self, row_id: str, key: str, value: Any, cost: float = 0.0) -> None:
-        """Keep literals under a key of a row, within `flush_s`."""
-        self.engine.paid += cost
-        self._kept[row_id, key] = value
-        if self.engine.folder is not None:
-            self._pending.append((time.monotonic(), Record(self.engine.part, row_id, key, value, cost)))
-            if self._timer is None or self._timer.done():
-                self._timer = asyncio.ensure_future(self._flush_soon())
-
-    async def room(self) -> None:
-        """Wait while answers are kept too late: what is paid for meanwhile would be lost with this process.
-
-        Raises UserError when the store has failed for too long.
-        """
-        while self._error is None and self._age_s > OVERDUE_FLUSHES * self.engine.flush_s:
-            await asyncio.sleep(LOOK_S)
-        if self._error is not None:
-            raise self._error
-
-    @property
-    def _age_s(self) -> float:
-        """Age of the oldest answer that is not kept yet."""
-        try:
-            since = self._batch_since if self._batch else self._pending[0][0]
-        except IndexError:
-            return 0.0
-        return time.monotonic() - since
-
-    def flush(self) -> None:
-        """Put what is not put yet. Raises UserError or OSError; another call tries again. Any thread may call it."""
-        with self._flushing:
-            while self._batch or self._pending:
-                if not self._batch:
-                    answers = [self._pending.popleft() for _ in range(len(self._pending))]
-                    self._batch_since, self._batch = answers[0][0], [record for _, record in answers]
-                assert self.engine.folder
-                keep(self.engine.folder, name_of(self.number, self._writer, self._num_put), self._batch)
-                self._num_put += 1
-                self._batch = []
-            self._failing_since = None
-
-    async def flush_all(self) -> None:
-        """Put all answers. Raises UserError when the store has failed for too long."""
-        while self._batch or self._pending:
-            await self._try_flush()
-            if self._error is not None:
-                raise self._error
-
-    async def _flush_soon(self) -> None:
-        """Put the answers when the first of them has waited long enough for others."""
-        while self._pending or self._batch:
-            await asyncio.sleep(max(0.0, (1 - PUT_SHARE) * self.engine.flush_s - self._age_s))
-            await self._try_flush()
-
-    async def _try_flush(self) -> None:
-        try:
-            await asyncio.to_thread(self.flush)
-        except (UserError, OSError) as error:
-            now = time.monotonic()
-            if self._failing_since is None:
-                self._failing_since = now
-                logger.warning(f"lot {self.number}: answers are not kept yet, so calls wait: {error}")
-            elif now - self._failing_since > retry_s():
-                self._error = UserError(
-                    f"answers that are paid for cannot be kept ({error}); repair that, and run the same command again"
-                )
-                return
-            await asyncio.sleep(self.engine.flush_s / OVERDUE_FLUSHES)
-
-    def stop(self) -> None:
-        """End the timer. A put that has begun goes on."""
-        if self._timer is not None:
-            self._timer.cancel()
 
 
 class RowEngine:
@@ -212,23 +96,23 @@ class RowEngine:
 
     synchronous = False
 
-    def __init__(self, lot: LotEngine, row_id: str) -> None:
-        self._lot, self._row_id = lot, row_id
+    def __init__(self, engine: RecordedEngine, log: AnswerLog, row_id: str) -> None:
+        self._engine, self._log, self._row_id = engine, log, row_id
         self._num_calls: Counter[str] = Counter()  # by request
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_lot":
+        if name == "_engine":
             raise AttributeError(name)
-        return getattr(self._lot.engine, name)
+        return getattr(self._engine, name)
 
     def value(self, key: str) -> Any:
         """What `keep` has kept for this row, in this process or one before it; None for nothing."""
-        kept = self._lot.value(self._row_id, f"value {key}")
+        kept = self._log.value(self._row_id, f"value {key}")
         return kept["value"] if isinstance(kept, dict) and "value" in kept else None
 
     def keep(self, key: str, literals: Any) -> None:
         """Keep literals, such as the result of a tool, until the lot is committed. None cannot be kept."""
-        self._lot.keep(self._row_id, f"value {key}", {"value": literals})
+        self._log.keep(self._row_id, f"value {key}", {"value": literals})
 
     async def chat(
         self, prompt: Messages, sampling: Mapping[str, Any], seed: int, form: AnswerForm = FREE_TEXT
@@ -236,21 +120,22 @@ class RowEngine:
         request = request_key(prompt, sampling, form)
         key = f"{request} {self._num_calls[request]}"
         self._num_calls[request] += 1
-        if (kept := self._lot.value(self._row_id, key)) is not None:
-            if (outcome := outcome_of(kept)) is not None:
-                if isinstance(outcome, AskRefused):
-                    raise outcome
+        if (kept := self._log.value(self._row_id, key)) is not None:
+            outcome = outcome_of(kept)
+            if isinstance(outcome, AskRefused):
+                raise outcome
+            if outcome is not None:
                 return outcome
             logger.warning(f"row {self._row_id}: a kept answer cannot be read; the call is made again")
-        await self._lot.room()
+        await self._log.room()
         try:
-            reply: Reply = await self._lot.engine.engine.chat(prompt, sampling, seed, form)
+            reply = await self._engine.chat(prompt, sampling, seed, form)
         except AskRefused as refused:
             if refused.cost:  # any other may be asked again, and its server may be in better health then
                 value = {"refused": [refused.reason, refused.detail, refused.cost]}
-                self._lot.keep(self._row_id, key, value, refused.cost)
+                self._log.keep(self._row_id, key, value, refused.cost)
             raise
-        self._lot.keep(self._row_id, key, reply_literals(reply), reply.cost)
+        self._log.keep(self._row_id, key, reply_literals(reply), reply.cost)
         return reply
 
 
@@ -262,8 +147,12 @@ def request_key(prompt: Messages, sampling: Mapping[str, Any], form: AnswerForm)
 
 def reply_literals(reply: Reply) -> dict[str, Any]:
     """A reply as literals, without what is at its default."""
-    default = asdict(Reply(""))
-    return {name: value for name, value in asdict(reply).items() if name == "text" or value != default[name]}
+    literals = {name: value for name, default in DEFAULTS if (value := getattr(reply, name)) != default}
+    if reply.tool_calls:
+        literals["tool_calls"] = [asdict(call) for call in reply.tool_calls]
+    if reply.logprobs is not None:
+        literals["logprobs"] = asdict(reply.logprobs)
+    return literals
 
 
 def outcome_of(literals: Any) -> Reply | AskRefused | None:
@@ -285,5 +174,5 @@ async def row_engines(engine: Any, rows: pa.RecordBatch) -> AsyncIterator[Sequen
     if not isinstance(engine, RecordedEngine) or not rows.num_rows:
         yield [engine] * rows.num_rows
         return
-    async with engine.lot(rows.column("lot")[0].as_py()) as lot:
-        yield [lot.row(row_id) for row_id in rows.column("id").to_pylist()]
+    async with engine.log(rows.column("lot")[0].as_py()) as log:
+        yield [RowEngine(engine, log, row_id) for row_id in rows.column("id").to_pylist()]

@@ -1,13 +1,18 @@
 """Tool calls in the text of an answer: vLLM's parsers take them out, by the format that a model was trained on."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from gristmill.engines.contract import ToolCall
+from gristmill.engines.contract import Reply, ToolCall
 from gristmill.records.errors import UserError
 from gristmill.records.spec import nearest
 
+Tools = Sequence[Mapping[str, Any]]  # functions in the chat format
+Render = Callable[[list[dict[str, Any]], Tools], str]  # a chat with tools as the text that the model reads
+MARK = "shown_to_the_model"
+MARKED = {"name": MARK, "description": "", "parameters": {"type": "object", "properties": {}}}
 OPEN, CLOSE = "<tool_call>", "</tool_call>"  # around the JSON of a call, in the format of Hermes
 UNREADABLE = ""  # name of a call that cannot be read; its arguments are the text
 
@@ -37,8 +42,9 @@ def check_parser(name: str) -> None:
 class ToolParser:
     """A parser of vLLM for one tokenizer. It keeps nothing between answers."""
 
-    def __init__(self, name: str, tokenizer: Any) -> None:
-        """Raises UserError when there is no such parser, or when it does not fit the tokenizer."""
+    def __init__(self, name: str, tokenizer: Any, render: Render) -> None:
+        """Raises UserError when there is no such parser, when it does not fit the tokenizer, or when the chat template
+        does not show tools to the model."""
         check_parser(name)
         from vllm.tool_parsers import ToolParserManager
 
@@ -48,20 +54,35 @@ class ToolParser:
             self._class(tokenizer)
         except Exception as error:  # noqa: BLE001 - parsers look for tokens of their models
             raise UserError(f"tool_parser '{name}' does not fit the model: {error}") from None
+        try:
+            text = render([{"role": "user", "content": "ready?"}], [{"type": "function", "function": MARKED}])
+        except Exception as error:  # noqa: BLE001 - a template is a program and can fail in any way
+            raise UserError(f"model: its chat template fails with tools: {error}") from None
+        if MARK not in text:
+            raise UserError(
+                "model: its chat template does not show tools to the model; give a chat_template that does, or let the "
+                'method write calls as JSON (calls = "json")'
+            )
 
-    def _request(self, tools: Sequence[Mapping[str, Any]]) -> Any:
+    def _request(self, tools: Tools) -> Any:
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
         return ChatCompletionRequest(messages=[], model="", tools=[dict(tool) for tool in tools], tool_choice="auto")
 
-    def sampling(self, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Sampling settings without which the parser sees no calls: some models mark them by special tokens."""
+    def sampling(self, sampling: Mapping[str, Any], tools: Tools) -> Mapping[str, Any]:
+        """The sampling settings with which the parser sees calls: some models mark them by special tokens."""
         request = self._request(tools)
         parser = self._class(self._tokenizer, request.tools)
         adjusted = parser.adjust_request(request)
-        return {} if adjusted.skip_special_tokens else {"skip_special_tokens": False}
+        return sampling if adjusted.skip_special_tokens else {**sampling, "skip_special_tokens": False}
 
-    def part(self, text: str, tools: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[ToolCall, ...]]:
+    def parted(self, reply: Reply, tools: Tools) -> Reply:
+        """The reply with its calls apart from its text."""
+        text, calls = self.part(reply.text, tools)
+        finish = "tool_calls" if calls and reply.finish == "stop" else reply.finish
+        return replace(reply, text=text, tool_calls=calls, finish=finish)
+
+    def part(self, text: str, tools: Tools) -> tuple[str, tuple[ToolCall, ...]]:
         """(the text without calls, the calls).
 
         Text with the mark of a call that the parser cannot read is a call without a name (UNREADABLE).

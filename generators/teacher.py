@@ -1,6 +1,6 @@
 """The teachers: any text method with a real model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, ServedEngine
@@ -23,7 +23,13 @@ class TeacherSpec(ModelSpec, FormSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.reasoning and not self.reasoning_parser:
+            raise ValueError('reasoning needs reasoning_parser, e.g. "qwen3": vLLM parts thinking by a parser')
         self.form  # noqa: B018 - raises for two structures
+
+    @property
+    def form(self) -> AnswerForm:
+        return replace(super().form, reasoning=bool(self.reasoning_parser))
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), **({"tool_parser": self.tool_parser} if self.tool_parser else {})}
@@ -83,7 +89,7 @@ class Teacher(TextGenerator):
             **self.spec.identity(),
             "sampling": literals(self.sampling),
             "json_schema": literals(self.spec.json_schema),
-            **literals({k: v for k, v in self.form.literals().items() if k != "json_schema"}),
+            **literals({k: v for k, v in self.form.literals().items() if k not in ("json_schema", "reasoning")}),
         }
 
     def check(self) -> None:
@@ -96,6 +102,7 @@ class Teacher(TextGenerator):
             )
         super().check()
         self.spec.check()
+        self.spec.check_form(self.form)
 
     def open_engine(self) -> ServedEngine:
         engine: ServedEngine = self.spec.open_engine(dict(self.sampling), self.form)

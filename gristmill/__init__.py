@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gristmill.generators.text.contract import Ask, Method, Session
     from gristmill.jobs.results import Result
     from gristmill.records.errors import UserError
+    from gristmill.records.functions.contract import RowFunction
+    from gristmill.records.functions.draws import Draws
     from gristmill.stages.contract import Findings, Stage
 
 __version__ = "0.3.0"
@@ -43,12 +45,15 @@ _HOMES = {
     "gristmill.generators.text.contract": ("Ask", "Method", "Session"),
     "gristmill.jobs.results": ("Result",),
     "gristmill.records.errors": ("UserError",),
+    "gristmill.records.functions.contract": ("RowFunction",),
+    "gristmill.records.functions.draws": ("Draws",),
     "gristmill.stages.contract": ("Findings", "Stage"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Ask",
+    "Draws",
     "Family",
     "Findings",
     "GeneratedRow",
@@ -56,6 +61,7 @@ __all__ = [
     "Method",
     "Needs",
     "Result",
+    "RowFunction",
     "Session",
     "Stage",
     "UserError",

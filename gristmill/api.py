@@ -100,12 +100,14 @@ def pack(
     facts: Recipe | None = None,
     without: str | PathLike[str] | None = None,
     public: bool = False,
+    without_reasoning: bool = False,
 ) -> Result:
     """Write the release of a run or of a mixture. Rows: those of the release.
 
     facts: a TOML file, or its tables, whose `[release]` and `[source]` replace keys for card and metadata.
     without: a file of row ids, source ids or source digests whose rows, and rows made from them, are left out.
     public: whether everyone may read a release at hf://.
+    without_reasoning: whether messages leave out the model's reasoning.
     """
     from gristmill.jobs.release.command import pack as verb
     from gristmill.jobs.release.options import PackOptions
@@ -117,6 +119,7 @@ def pack(
         facts=None if facts is None else _recipe(facts),
         without=None if without is None else fspath(without),
         is_public=public,
+        without_reasoning=without_reasoning,
     )
     return verb(_recipe(source), fspath(to), options)
 

@@ -250,6 +250,11 @@ def _pack(verbs: argparse._SubParsersAction) -> None:
         "(prompt, chosen, rejected), text, prompt-completion",
     )
     verb.add_argument(
+        "--without-reasoning",
+        action="store_true",
+        help="leave the model's reasoning out of the messages (default: reasoning_content of the last answer)",
+    )
+    verb.add_argument(
         "--facts",
         metavar="FILE",
         help="TOML file whose [release] (title, license, languages, task, cite, ...) and [source] license replace "

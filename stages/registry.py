@@ -7,6 +7,7 @@ KINDS: Kinds = {
     "balance": ("gristmill.stages.admission.balance", "Balance"),
     "answer": ("gristmill.stages.verify.answer", "Answer"),
     "best_of": ("gristmill.stages.judging.best_of", "BestOf"),
+    "confidence": ("gristmill.stages.filters.confidence", "Confidence"),
     "consistency": ("gristmill.stages.verify.consistency", "Consistency"),
     "constraints": ("gristmill.stages.verify.constraints", "Constraints"),
     "copies": ("gristmill.stages.verify.copies", "Copies"),

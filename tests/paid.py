@@ -1,20 +1,31 @@
 """A generator for tests whose calls cost money: every call is logged, and no two calls have the same answer."""
 
 import asyncio
+import json
 import os
+import random
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
+
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Messages, Reply
 from gristmill.engines.errors import AskRefused
 from gristmill.engines.needs import Needs
-from gristmill.generators.text.contract import Method
+from gristmill.generators.text.contract import Ask, Method, Session
 from gristmill.generators.text.generator import TextGenerator
+from gristmill.records.errors import UserError
+from gristmill.records.lots import Plan, ask_batch, source_lot
+from gristmill.records.output import answers
+from gristmill.records.output.answers import AnswerFolder
+from gristmill.records.readers.sources import SourceSpec, open_source
+from gristmill.records.stores.local import LocalStore
 
 PRICE = 0.25  # of a call: sums of it are exact
+RUN = "f" * 32
 BEGUN, ANSWERED = "begun", "answered"
 
 
@@ -92,3 +103,65 @@ class Paid(TextGenerator):
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()  # type: ignore[attr-defined]
+
+
+class Steps(Method):
+    """Calls its steps in order. A step is a list of prompts, all at once; later prompts hold the answers before."""
+
+    kind = "steps"
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        return [pa.field("text", pa.string())]
+
+    def fields_read(self) -> list[str]:
+        return ["steps"]
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        so_far = ""
+        for number, prompts in enumerate(ask.fields["steps"]):
+            key = f"tool {number}"
+            if (tool := session.value(key)) is None:
+                tool = {"result": random.random()}
+                session.keep(key, tool)
+            replies = await session.chats([f"{prompt} after {so_far} and {tool}" for prompt in prompts])
+            so_far = " ".join(reply.text for reply in replies)
+        return {"text": so_far}
+
+
+def asks(steps: list[Any], lot: int = 3) -> pa.RecordBatch:
+    """The asks of a lot, one for each list of steps."""
+    source = open_source(SourceSpec(items=({"steps": []},), cycle=True))
+    batch = ask_batch(source_lot(Plan(RUN, len(steps), None, 1, "paid"), source, lot))
+    column = pa.array([json.dumps({"steps": each}) for each in steps])
+    return batch.set_column(batch.schema.names.index("ask"), "ask", column)
+
+
+class Mortal:
+    """A store of a process that may be killed: nothing is written after that. `num_faults` of its puts fail first."""
+
+    def __init__(self, folder: Path, num_faults: int = 0) -> None:
+        self.inner, self.is_dead, self.num_faults = LocalStore(str(folder)), False, num_faults
+        self.uri = self.inner.uri
+
+    def list(self, prefix: str = "") -> Any:
+        return self.inner.list(prefix)
+
+    def read_if_there(self, name: str) -> bytes | None:
+        return self.inner.read_if_there(name)
+
+    def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
+        if self.is_dead:
+            return
+        if self.num_faults:
+            self.num_faults -= 1
+            if self.num_faults % 2 and self.num_faults < 100:  # it was written, and the store's answer was lost
+                self.inner.put(name, data, if_absent=if_absent)
+            raise UserError("the store is in trouble")
+        self.inner.put(name, data, if_absent=if_absent)
+
+
+def num_kept(folder: Path, lot: int = 3) -> int:
+    """Kept answers of calls."""
+    records = answers.records_of(AnswerFolder(LocalStore(str(folder)), RUN), lot)
+    return sum(record.cost > 0 for record in records)

@@ -51,6 +51,7 @@ class Job:
     note: Callable[..., None] = _silent  # writes an event: note("retry", lot=3, stage="making", ...)
     growth: CommittedRows | None = None  # the source, where its run had not ended when this one was compiled
     paid: float = 0.0  # of `cost`: for calls of engines
+    paid_per_ask: float = 0.0  # expected money for the calls of an ask, until the engines have shown it
     keeps_answers: bool = False  # whether parts keep answers until their lot is committed
     _whole_plan: Plan | None = None
 

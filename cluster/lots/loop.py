@@ -49,10 +49,10 @@ class LotLoop:
         self.pools = build_pools(job, self._events)
         self.generator_pools = self.pools[: len(job.pooled)]
         self.route = route(job.pipeline, self.pools, len(job.pooled))
-        spent = job.device_s, job.cost, job.paid
-        self.budget = Budget(job.limits, self.pools, *spent, lambda: self.totals.paid, len(job.pooled))
+        spent = job.device_s, job.cost, job.paid, lambda: self.totals.paid
+        self.budget = Budget(job.limits, self.pools, *spent, job.paid_per_ask, len(job.pooled))
         self.committer = Committer(job.store, job.leftovers, job.check, job.keeps_answers)
-        self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec, job.limits.exact_rows)
+        self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec)
         self.stand = Stand(job, self.pools)
         self.cpus = StageCpus(job.spec.stage_cpus, self.stand.lane)
         self.flow = Flow(job, self.route, self.budget, self.cpus)
@@ -84,7 +84,7 @@ class LotLoop:
                 pool.start()  # engines load while the index is filled and stages are opened
             if self.pools:  # an error of this task recurs in the first lot, with a name
                 self._warm = warm_task.options(**self.stand.options).remote([self._pipeline_ref])
-            self.sequencer.start(self.totals, lambda: self.stopping)
+            self.sequencer.start(self.totals, lambda: self.stopping, self.job.limits.exact_rows)
             return self._loop()
         finally:
             self._committed(self.committer.stop())

@@ -29,9 +29,8 @@ Lots = Sequence[tuple[int, LotResult]]
 class CommitSequencer:
     """Claims for the driver. Lots must come in their order; a rewind sets the order back."""
 
-    def __init__(self, pipeline: LotPipeline, store: Store, spec: ClusterSpec, exact_rows: int | None = None) -> None:
-        """`exact_rows`: the number of rows that the run keeps, where it is exact."""
-        self.pipeline, self.store, self.exact_rows = pipeline, store, exact_rows
+    def __init__(self, pipeline: LotPipeline, store: Store, spec: ClusterSpec) -> None:
+        self.pipeline, self.store = pipeline, store
         self.index: DedupIndex | None = None
         if pipeline.dedup is not None:
             limits = spec.index_actors, spec.max_retries, spec.snapshot_lots
@@ -39,6 +38,7 @@ class CommitSequencer:
         self._admission_books: list[AdmissionBook] = [stage.new_book() for stage in pipeline.admissions]
         # Admitted and uncommitted rows by lot, in order.
         self._admitted: dict[int, Admitted] = {}
+        self._exact_rows: int | None = None
         self._num_kept = 0  # rows of the committed lots
         self._claimed: dict[int, int] = {}  # kept rows of claimed and uncommitted lots
 
@@ -47,9 +47,12 @@ class CommitSequencer:
         """Memory of the dedup index in bytes."""
         return self.index.nbytes if self.index else 0
 
-    def start(self, totals: Summary, should_stop: Callable[[], bool]) -> None:
-        """Fill index and admission books from the committed lots. Raises RunFailed when they cannot be read."""
-        self._num_kept = totals.kept
+    def start(self, totals: Summary, should_stop: Callable[[], bool], exact_rows: int | None = None) -> None:
+        """Fill index and admission books from the committed lots. Raises RunFailed when they cannot be read.
+
+        exact_rows: the number of rows that the run keeps, where it is exact.
+        """
+        self._exact_rows, self._num_kept = exact_rows, totals.kept
         if self.index:
             self.index.start(totals.num_lots, should_stop)
         for stage, book in zip(self.pipeline.admissions, self._admission_books):
@@ -75,7 +78,7 @@ class CommitSequencer:
         round trip. A Bloom filter would answer differently, and admission needs the lots before, so both take one
         lot at a time.
         """
-        if self.index is None and not self._admission_books and self.exact_rows is None:
+        if self.index is None and not self._admission_books and self._exact_rows is None:
             return [None] * len(lots)
         is_exact = self.index is None or self.index.dedup.is_exact
         together = len(lots) if is_exact and not self._admission_books else 1
@@ -89,7 +92,7 @@ class CommitSequencer:
         if [lot * lot_size for lot, _ in lots] != (first_ask + edges[:-1]).tolist():
             raise ValueError("lots that are claimed together must follow one another")
         nobody = np.full(len(alive), NOBODY, np.int64)
-        room = None if self.exact_rows is None else self.exact_rows - self._num_kept - sum(self._claimed.values())
+        room = None if self._exact_rows is None else self._exact_rows - self._num_kept - sum(self._claimed.values())
 
         def resolve(living: np.ndarray) -> np.ndarray:
             return nobody.copy()
@@ -129,7 +132,7 @@ class CommitSequencer:
                     for more, old in zip(surplus[start:stop], refused or [None] * (stop - start))
                 ]
             closes = bool(len(mine)) and len(kept) == room and mine[-1] == kept[-1]
-            verdicts.append(LotVerdicts(owners[start:stop], reasons, evidence, self.exact_rows if closes else None))
+            verdicts.append(LotVerdicts(owners[start:stop], reasons, evidence, self._exact_rows if closes else None))
             self._claimed[lot] = len(mine)
         return verdicts
 

@@ -126,6 +126,9 @@ class Annotate(Steps):
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         return [payload["rationale"] or "", payload["label"]]  # the text is of the source
 
+    def answer(self, ask: Ask, payload: Mapping[str, Any]) -> str:
+        return str(payload["rationale"] or payload["label"])
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         text = document_of(self._document, ask.fields, self.spec.max_words)
         fields = {**ask.fields, "document": text, "labels": self._labels}

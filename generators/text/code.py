@@ -22,8 +22,6 @@ from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_ob
 from gristmill.records.spec import later
 from gristmill.records.templates import template_texts
 
-EXAMPLE = re.compile(r"\btimes_(\d+)")  # the name of an example's function
-
 
 @dataclass(frozen=True)
 class CodeSpec(StepsSpec):
@@ -69,6 +67,9 @@ class CodeSpec(StepsSpec):
         return [*problem, "solution", *tests]
 
 
+EXAMPLE = re.compile(r"\btimes_(\d+)")  # the name of an example's function
+
+
 class Code(Steps):
     """Three calls (fewer when problem or tests are given), `samples` of them solutions, or a structured call."""
 
@@ -111,6 +112,9 @@ class Code(Steps):
         texts = [] if self.spec.given_problem else [payload["instruction"]]
         texts.append(payload["code"].removeprefix(self._prelude.render(ask.fields)))
         return texts if self.spec.given_tests else [*texts, payload["tests"]]
+
+    def answer(self, ask: Ask, payload: Mapping[str, Any]) -> str:
+        return str(payload["code"]).removeprefix(self._prelude.render(ask.fields))
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         prelude = self._prelude.render(ask.fields)

@@ -9,14 +9,14 @@ import asyncio
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import pyarrow as pa
 
-from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Messages, Reply
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Messages, Reply, with_finish
 from gristmill.engines.errors import AskRefused
 from gristmill.records.ids import GOLDEN, MASK_64, mix_bits
 from gristmill.records.schema import clean
@@ -41,6 +41,8 @@ TURNS = pa.field(
 TOKENS_KEPT = pa.field("tokens_kept", pa.int32())
 T = TypeVar("T")
 BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+# Payload columns with the answer to the row's question; without one of them the text is the answer.
+ANSWER_COLUMNS = ("output", "solution", "code", "chosen")
 FINISH_RANK = {"tool_calls": -1, "stop": 0, "length": 1}  # any other finish is worse
 
 
@@ -105,7 +107,7 @@ class Session:
 
     __slots__ = (
         *("_engine", "_form", "_on_reply", "_sampling", "_seed"),
-        *("calls", "cost", "finish", "tokens_in", "tokens_out", "turns"),
+        *("calls", "cost", "finish", "replies", "tokens_in", "tokens_out", "turns"),
     )
 
     def __init__(
@@ -128,6 +130,7 @@ class Session:
         self.cost = 0.0  # money paid for the calls, those that were refused included
         self.finish: str | None = None  # the worst of all calls
         self.turns: list[dict[str, Any] | None] = []  # None while a call is running
+        self.replies: list[Reply | None] = []  # of the turns
 
     async def chat(
         self,
@@ -148,12 +151,13 @@ class Session:
         at = self.calls
         self.calls += 1
         self.turns.append(None)
+        self.replies.append(None)
         settings = {**self._sampling, **sampling} if sampling else self._sampling
         form = self._form
         if json_schema or tools:
-            form = AnswerForm(json_schema, tools=tuple(tools), logprobs=form.logprobs)
+            form = AnswerForm(json_schema, tools=tuple(tools), logprobs=form.logprobs, reasoning=form.reasoning)
         try:
-            reply = await self._engine.chat(prompt, settings, seed, form)
+            reply = with_finish(await self._engine.chat(prompt, settings, seed, form))
         except AskRefused as refused:
             self.cost += refused.cost
             raise
@@ -165,12 +169,14 @@ class Session:
         if self.finish is None or FINISH_RANK.get(reply.finish, 2) > FINISH_RANK.get(self.finish, 2):
             self.finish = reply.finish
         last_prompt = prompt if isinstance(prompt, str) else (prompt[-1].get("content") or "") if prompt else ""
+        self.replies[at] = reply
         self.turns[at] = {
             "turn": turn,
             "prompt": clean(last_prompt),
             "text": clean(_written(reply)),
             "tokens_in": reply.tokens_in,
             "tokens_out": reply.tokens_out,
+            **({"reasoning": reply.reasoning and clean(reply.reasoning)} if form.reasoning else {}),
         }
         return reply
 
@@ -196,7 +202,7 @@ class Session:
 
         Raises AskRefused for the first refusal, after all calls are done: so costs do not depend on timing.
         """
-        calls = [self._outcome(self.chat(prompt, json_schema, turn, **sampling)) for prompt in prompts]
+        calls = [self._outcome(prompt, json_schema, turn, **sampling) for prompt in prompts]
         if self._engine.synchronous:
             outcomes = [await call for call in calls]
         else:
@@ -217,9 +223,9 @@ class Session:
         if note is not None:
             note(key, literals)
 
-    async def _outcome(self, call: Coroutine[Any, Any, Reply]) -> Reply | AskRefused:
+    async def _outcome(self, *call: Any, **sampling: Any) -> Reply | AskRefused:
         try:
-            return await call
+            return await self.chat(*call, **sampling)
         except AskRefused as refused:
             return refused
 
@@ -291,6 +297,11 @@ class Method(ABC):
         Left out are words of the source, judges' verdicts, critiques, and answers that lost.
         """
         return [payload["text"]]
+
+    def answer(self, ask: Ask, payload: Mapping[str, Any]) -> str:
+        """The answer of a row: the call that wrote it gives the row its reasoning and its logprobs."""
+        names = (name for name in ANSWER_COLUMNS if payload.get(name))
+        return str(payload.get(next(names, "text")) or "")
 
     @abstractmethod
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:

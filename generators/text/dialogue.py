@@ -104,6 +104,9 @@ class Dialogue(Steps):
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         return [message["content"] for message in payload["messages"] if message["role"] != "system"]
 
+    def answer(self, ask: Ask, payload: Mapping[str, Any]) -> str:
+        return str(payload["messages"][-1]["content"])
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         spec = self.spec
         choices = {"topic": render(self._topic, ask.fields), "persona": pick(spec.personas, ask.seed, -2)}

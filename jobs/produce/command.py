@@ -21,7 +21,7 @@ from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.jobs.terminal.generator_yields import generator_table
 from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.speed import bound
-from gristmill.jobs.terminal.tables import cost_table, totals_table
+from gristmill.jobs.terminal.tables import cost_table, money, totals_table
 from gristmill.records.errors import UserError
 from gristmill.records.exit_codes import DONE, SHORT, STOPPED
 from gristmill.records.output import answers, ledger
@@ -120,6 +120,11 @@ def run(compiled: CompiledRecipe, output: Output, console: SafeConsole | None = 
                 logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
             if sentence := tools_sentence(manifest.recipe):
                 logger.info(f"{store.uri}: {sentence[0].lower()}{sentence[1:]}")
+            if names := compiled.remote_pools:
+                logger.info(
+                    f"{', '.join(names)}: an endpoint promises no answer twice. Committed rows stay as they are, but a "
+                    f"lot that is made again can have other rows"
+                )
             console = console or open_console(is_error=True)
             if existing := existing_of(compiled):
                 prepare(existing, store)
@@ -169,7 +174,12 @@ def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, 
         )
     leftovers = ledger.settle(store, totals, strangers)
     if compiled.paid_parts:
-        manifest.count_paid(totals.paid + answers.settle(store, compiled.fingerprint, totals.num_lots))
+        if kept := answers.settle(store, compiled.fingerprint, totals.num_lots):
+            currency = compiled.recipe.cluster.currency
+            logger.info(
+                f"{store.uri}: answers for {money(kept)} {currency} of lots in flight are there, and used again"
+            )
+        manifest.count_paid(totals.paid + kept)
     if strangers:
         more = f" and {len(strangers) - 1:,} more" if len(strangers) > 1 else ""
         logger.warning(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from gristmill.jobs.produce.call_costs import call_cost
 from gristmill.jobs.produce.closing import closed_at, unreached
 from gristmill.jobs.produce.inputs import SourceWatch
 from gristmill.jobs.produce.monitor import Monitor
@@ -88,6 +89,7 @@ def drive(
             monitor.events.note,
             None if compiled.source.is_ended or not isinstance(compiled.source, CommittedRows) else compiled.source,
             manifest.spent("paid"),
+            expected.per_ask if recipe.limits.cost and (expected := call_cost(compiled, totals)) else 0.0,
             bool(paid_parts),
         )
         watch = SourceWatch(compiled.source, manifest)

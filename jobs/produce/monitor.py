@@ -218,14 +218,13 @@ class Monitor:
             "template_share": shares(totals.templates),
         }
         if progress is None:
-            return Sample(**counted, device_s=self.before[0], cost=self.before[1], paid=self.before[2])
+            return Sample(**counted, device_s=self.before[0], cost=self.before[1])
         return Sample(
             **counted,
             retries=progress.retries,
             storage_errors=dict(self.store.errors),
             device_s=progress.device_s,
             cost=progress.cost,
-            paid=progress.paid,
             in_flight=progress.in_flight,
             commit_lag_s=progress.commit_lag_s,
             engine_tokens_per_s=progress.tokens_per_s,

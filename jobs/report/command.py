@@ -102,7 +102,7 @@ def page(store: Store, manifest: Manifest) -> str:
 def _figures(
     history: History, sample: Sample, recipe: dict[str, Any], by_generator: list[GeneratorYield]
 ) -> dict[str, str]:
-    figures = dict.fromkeys(("throughput", "lanes", "lots", "phases", "templates", "lengths"), "")
+    figures = dict.fromkeys(("throughput", "lanes", "lots", "phases", "templates", "lengths", "thinking"), "")
     figures["lanes"] = lanes(history)
     figures["generators"] = bars(by_generator)
     if history.counts["commit"]:
@@ -115,6 +115,8 @@ def _figures(
         figures["templates"] = plots.template_shares(history, limit)
     if len(sample.lengths) and sample.lengths.max():  # rows that no model wrote have none
         figures["lengths"] = plots.lengths(sample.lengths)
+    if sample.reasoning.any():
+        figures["thinking"] = plots.thinking(sample.reasoning, sample.answers)
     return figures
 
 

@@ -9,14 +9,18 @@ import datetime
 import operator
 from typing import Literal
 
+_COLUMNS = ("title", "year", "pages", "subject", "copies")
 _BOOKS = {
-    "B101": {"title": "The Tides", "author": "R. Marlowe", "year": 1998, "pages": 312, "subject": "science", "copies": 2},
-    "B102": {"title": "Salt and Iron", "author": "E. Okafor", "year": 2011, "pages": 428, "subject": "history", "copies": 1},
-    "B103": {"title": "A Field of Stones", "author": "L. Brandt", "year": 1974, "pages": 196, "subject": "fiction", "copies": 0},
-    "B104": {"title": "Bread at Home", "author": "S. Ito", "year": 2019, "pages": 240, "subject": "cooking", "copies": 4},
-    "B105": {"title": "Clocks and Gears", "author": "R. Marlowe", "year": 2004, "pages": 275, "subject": "science", "copies": 3},
-    "B106": {"title": "The Quiet Harbour", "author": "N. Duarte", "year": 2016, "pages": 350, "subject": "fiction", "copies": 2},
-}  # fmt: skip
+    key: dict(zip(_COLUMNS, values))
+    for key, *values in (
+        ("B101", "The Tides", 1998, 312, "science", 2),
+        ("B102", "Salt and Iron", 2011, 428, "history", 1),
+        ("B103", "A Field of Stones", 1974, 196, "fiction", 0),
+        ("B104", "Bread at Home", 2019, 240, "cooking", 4),
+        ("B105", "Clocks and Gears", 2004, 275, "science", 3),
+        ("B106", "The Quiet Harbour", 2016, 350, "fiction", 2),
+    )
+}
 _FINES = {"adult": 20, "student": 10, "child": 5}  # cents for each day
 _OPERATORS = {
     ast.Add: operator.add,
@@ -37,7 +41,7 @@ def search_books(subject: Literal["science", "history", "fiction", "cooking"]) -
 
 
 def book_details(book_id: str) -> dict[str, object]:
-    """Look up a book: title, author, year, number of pages, subject, and copies on the shelf.
+    """Look up a book: title, year, number of pages, subject, and copies on the shelf.
 
     Args:
         book_id: id of the book, e.g. B101

@@ -11,20 +11,24 @@ records of a committed lot may be deleted at any time, and no verdict, audit or 
 
 import json
 import logging
+import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
 from gristmill.records.errors import Conflict, UserError
+from gristmill.records.ordered_map import ordered_map
 from gristmill.records.stores.contract import Entry, Store
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "answers"
 FORMAT = 1
+NUM_THREADS = 16  # requests to the store at once
+T = TypeVar("T")
 NAME = re.compile(rf"{FOLDER}/lot-(\d{{8,}})-[0-9a-f]{{16}}-\d{{6,}}\.jsonl\.zst", re.ASCII)
 
 
@@ -84,6 +88,22 @@ def encode(run: str, records: Sequence[Record]) -> bytes:
 
 def decode(run: str, data: bytes) -> list[Record]:
     """The records in a batch of this run. Raises ValueError for anything else, and for a torn batch."""
+    _, lines = _parts(run, data)
+    try:
+        literals = [json.loads(line) for line in lines]
+        return [Record(line["part"], line["row"], line["key"], line["value"], float(line["cost"])) for line in literals]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a line is no record ({error!r})") from None
+
+
+def cost_of(run: str, data: bytes) -> float:
+    """The money in a batch of this run. Raises ValueError as `decode` does."""
+    head, _ = _parts(run, data)
+    return float(head["cost"])
+
+
+def _parts(run: str, data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    """The first line of a batch, and the lines of its records."""
     try:
         with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
             text = stream.read()
@@ -91,36 +111,39 @@ def decode(run: str, data: bytes) -> list[Record]:
         raise ValueError(str(error).splitlines()[0]) from None
     if not text.endswith(b"\n"):
         raise ValueError("it ends too early")
-    head, *lines = (json.loads(line) for line in text.splitlines())
-    if not isinstance(head, dict) or head.get("format") != FORMAT:
+    first, *lines = text.splitlines()
+    head = json.loads(first)
+    if not isinstance(head, dict) or head.get("format") != FORMAT or not isinstance(head.get("cost"), int | float):
         raise ValueError("it states no format that this version reads")
     if head.get("run") != run:
         raise ValueError("it is of another run")
-    try:
-        return [Record(line["part"], line["row"], line["key"], line["value"], float(line["cost"])) for line in lines]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"a line is no record ({error!r})") from None
+    return head, lines
 
 
 def records_of(folder: AnswerFolder, lot: int) -> Iterator[Record]:
     """The records of a lot, in the order of the names of their batches."""
-    return _records(folder, sorted(entry.name for entry in folder.store.list(prefix_of(lot))))
+    names = sorted(entry.name for entry in folder.store.list(prefix_of(lot)))
+
+    def read(name: str) -> list[Record]:
+        return _read(folder, name, decode, [])
+
+    for records in ordered_map(read, names, min(len(names), NUM_THREADS)):
+        yield from records
 
 
-def _records(folder: AnswerFolder, names: Iterable[str]) -> Iterator[Record]:
-    for name in names:
-        if lot_of(name) is None:
-            logger.warning(f"{folder.store.uri.rstrip('/')}/{name} holds no answers of this run; it is skipped")
-            continue
-        data = folder.store.read_if_there(name)
-        if data is None:
-            continue  # its lot was committed since the listing
-        try:
-            yield from decode(folder.run, data)
-        except (ValueError, RecursionError) as error:
-            logger.warning(
-                f"{folder.store.uri.rstrip('/')}/{name} cannot be read ({error}); its answers are requested again"
-            )
+def _read(folder: AnswerFolder, name: str, parse: Callable[[str, bytes], T], default: T) -> T:
+    """What `parse` finds in a batch; `default` for one that cannot be read, with a warning."""
+    where = f"{folder.store.uri.rstrip('/')}/{name}"
+    if lot_of(name) is None:
+        logger.warning(f"{where} holds no answers of this run; it is skipped")
+        return default
+    if (data := folder.store.read_if_there(name)) is None:
+        return default  # its lot was committed since the listing
+    try:
+        return parse(folder.run, data)
+    except (ValueError, RecursionError) as error:
+        logger.warning(f"{where} cannot be read ({error}); its answers are requested again")
+        return default
 
 
 def keep(folder: AnswerFolder, name: str, records: Sequence[Record]) -> None:
@@ -133,14 +156,22 @@ def keep(folder: AnswerFolder, name: str, records: Sequence[Record]) -> None:
 
 def settle(store: Store, run: str, num_lots: int) -> float:
     """Delete the records of the first `num_lots` lots, which are committed; returns the money in all others."""
-    names = []
+    kept: list[str] = []
+    committed: list[str] = []
     for entry in store.list(f"{FOLDER}/"):
         lot = lot_of(entry.name)
-        if lot is None or lot >= num_lots:
-            names.append(entry.name)
-        else:
-            store.delete(entry.name)
-    return sum(record.cost for record in _records(AnswerFolder(store, run), sorted(names)))
+        (committed if lot is not None and lot < num_lots else kept).append(entry.name)
+    _delete(store, committed)
+    if not kept:
+        store.drop_folder(FOLDER)
+    folder = AnswerFolder(store, run)
+    costs = ordered_map(lambda name: _read(folder, name, cost_of, 0.0), sorted(kept), min(len(kept), NUM_THREADS))
+    return math.fsum(costs)
+
+
+def _delete(store: Store, names: Sequence[str]) -> None:
+    for _ in ordered_map(store.delete, names, min(len(names), NUM_THREADS)):
+        pass
 
 
 def delete(store: Store, lot: int | None = None) -> None:
@@ -149,9 +180,8 @@ def delete(store: Store, lot: int | None = None) -> None:
     Objects with other names are not deleted.
     """
     try:
-        for entry in list(store.list(f"{FOLDER}/" if lot is None else prefix_of(lot))):
-            if lot_of(entry.name) is not None:
-                store.delete(entry.name)
+        names = [entry.name for entry in store.list(f"{FOLDER}/" if lot is None else prefix_of(lot))]
+        _delete(store, [name for name in names if lot_of(name) is not None])
         if lot is None:
             store.drop_folder(FOLDER)
     except (UserError, OSError) as error:

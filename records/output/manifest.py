@@ -87,13 +87,15 @@ class Manifest:
 
     @property
     def repeatability(self) -> str:
-        """Whether another run has the same rows, in sentences: by the engines' facts, and by the tools of the recipe."""
+        """Whether another run has the same rows, in sentences: by the engines' facts and the tools of the recipe."""
         return " ".join(sentence for sentence in (self._batch_sentence, tools_sentence(self.recipe)) if sentence)
 
     @property
     def _batch_sentence(self) -> str:
         """Whether answers of the engines depend on their batch; empty where no engine has told."""
         pools = [facts for start in self.starts for facts in (start.get("engines") or {}).get("facts", {}).values()]
+        if any("endpoint" in facts for facts in pools):
+            return "A model behind an endpoint answered, which promises no answer twice: another run has other rows."
         verdicts = [facts["batch_invariant"] for facts in pools if "batch_invariant" in facts]
         if not verdicts:
             return ""

@@ -62,7 +62,7 @@ def fit_network(
 
 
 def _frequent(numbers: np.ndarray, codes: Codes, weights: np.ndarray, min_count: int) -> Numbers:
-    """Numbers of each range that `min_count` rows hold, with cumulative weights; ranges without any are left out."""
+    """The numbers of each range that `min_count` rows hold, with cumulative weights; ranges without any are absent."""
     frequent: Numbers = {}
     for place in range(int(codes.max()) + 1):
         held = codes == place

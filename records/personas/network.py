@@ -88,7 +88,7 @@ class Network:
         for _ in range(MAX_TRIES):
             places: list[int] = []
             for number, attribute in enumerate(self.attributes):
-                weights = attribute.weights[0 if attribute.parent is None else places[attribute.parent]]
+                weights: Sequence[int] = attribute.weights[0 if attribute.parent is None else places[attribute.parent]]
                 if banned := self._banned(number, places):
                     weights = _without(weights, banned)
                 if not weights[-1]:

@@ -109,7 +109,7 @@ class Systems(TaskFamily):
     def task(self, level: int, draws: Draws) -> Task:
         size = level + 1
         letters = LETTERS[:size]
-        values = [draws.between(-9, 9) for _ in letters]
+        values = draws.sample(range(-9, 10), size)  # distinct: algebra reads [2, 2] as the set of 2
         rows = self._rows(size, draws)
         lines = [f"{linear(row, letters)} = {sum(a * x for a, x in zip(row, values))}" for row in rows]
         opening = draws.choice(

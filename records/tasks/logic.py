@@ -25,7 +25,7 @@ class TruthTables(TaskFamily):
         letters = "pqrst"[:size]
         while True:
             text, truths = self._formula(num_connectives, assignments(size), draws)
-            if all(letter in text for letter in letters):
+            if set(letters) <= set(text.replace("(", " ").replace(")", " ").split()):
                 break
         question = draws.choice(
             (

@@ -21,10 +21,14 @@ class ListPrograms(TaskFamily):
 
     def task(self, level: int, draws: Draws) -> Task:
         num_steps, steps = level + 1, list[Step]()
-        while len(steps) < num_steps:
+        inputs = [[draws.between(-20, 60) for _ in range(draws.between(5, 12) if at else 0)] for at in range(NUM_TESTS)]
+        outputs = inputs
+        while len(steps) < num_steps:  # each step has an effect, and most lists keep elements
             step = self._step(draws)
-            if not steps or step[0] != steps[-1][0]:
+            after = [step[2](values) for values in outputs]
+            if after != outputs and sum(map(bool, after)) > NUM_TESTS // 2:
                 steps.append(step)
+                outputs = after
         name = draws.choice(("transform", "process", "convert", "apply_steps", "change"))
         lines = [f"{place}. {words}" for place, (words, _, _) in enumerate(steps, 1)]
         text = draws.choice(
@@ -37,13 +41,7 @@ class ListPrograms(TaskFamily):
         )
         form = "The list may be empty. Answer with one Python code block that defines the function."
         body = "".join(f"    values = {code}\n" for _, code, _ in steps)
-        tests = []
-        for place in range(NUM_TESTS):
-            inputs = [draws.between(-20, 60) for _ in range(draws.between(5, 12) if place else 0)]
-            outputs = inputs
-            for _, _, function in steps:
-                outputs = function(outputs)
-            tests.append(f"assert {name}({inputs}) == {outputs}")
+        tests = [f"assert {name}({values}) == {result}" for values, result in zip(inputs, outputs)]
         reference = f"def {name}(values):\n{body}    return values\n"
         return Task("\n".join([text, *lines, form]), reference, num_steps, "\n".join(tests))
 

@@ -22,6 +22,8 @@ from gristmill.stages.judging.modes import MODES, Mode
 from gristmill.stages.judging.spec import JudgeSpec
 from gristmill.stages.trajectory.messages import is_messages, trajectory_text
 
+MAX_TOKENS, MAX_TOKENS_THINKING = 32, 4096  # of a reply: the score, and the thinking before it
+
 __all__ = ["Judge", "JudgeSpec", "read_score"]
 
 
@@ -31,7 +33,7 @@ class Judge(Stage):
     Columns of messages are read as a text with speakers, tool calls and results: so it judges whole trajectories.
 
     An unreadable answer makes its columns null: it is a finding, not a failure. A call that exceeds the model's context
-    counts as unreadable.
+    counts as unreadable, and so does a thinking that has no end. The tokens of the thinking count as `tokens_out`.
     """
 
     kind: ClassVar[str] = "judge"
@@ -41,9 +43,11 @@ class Judge(Stage):
     def __init__(self, spec: JudgeSpec, name: str | None = None) -> None:
         super().__init__(spec, name)
         self.service = spec.service
-        self.sampling: dict[str, Any] = {"max_tokens": 32, "temperature": 0.0, **self.service.sampling}
+        parser = getattr(self.service, "reasoning_parser", None)
+        max_tokens = MAX_TOKENS_THINKING if parser else MAX_TOKENS
+        self.sampling: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0, **self.service.sampling}
         self.mode: Mode = MODES[spec.mode](spec)
-        self.form = AnswerForm(self.mode.json_schema)
+        self.form = AnswerForm(self.mode.json_schema, reasoning=bool(parser))
         self._engine: ServedEngine | RecordedEngine | None = None
         self._throttle = throttle_of(None, self.service.fixed_slots)
         self._totals = (0, 0)

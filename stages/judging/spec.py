@@ -92,7 +92,9 @@ class RubricSpec:
 
 @dataclass(frozen=True)
 class JudgeSpec(RubricSpec, ModelSpec):
-    """Keys of the stage `judge`: those of a model and of a rubric. Sampling is greedy by default."""
+    """Keys of the stage `judge`: those of a model and of a rubric. Sampling is greedy by default, with 32 tokens for a
+    reply, or 4096 if `reasoning_parser` is set: the model then thinks before its score.
+    """
 
     model: str = ""  # As for a teacher; either this or `endpoint`.
     # The judge behind an HTTP interface, in place of `model`: the keys of kind = "endpoint".

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Failure = Literal["unknown_tool", "bad_json", "bad_arguments", "failed"]
+NOTHING = "(no output)"  # the answer of a tool that says nothing: chat templates and people expect some text
 ERROR = "Error: "  # every result of a failed call begins with it, as the model sees it
 
 
@@ -45,14 +46,16 @@ class Tool(ABC):
 
     @abstractmethod
     def call(self, arguments: Mapping[str, Any], state: TrajectoryState) -> str:
-        """The answer to a call whose arguments fit the schema. Raises ToolFailed."""
+        """The answer to a call whose arguments fit the schema, cut to the length that the tool was made with.
+
+        Raises ToolFailed, whose message is cut likewise.
+        """
 
 
-def cut(text: str, max_chars: int) -> str:
-    """A text of at most `max_chars` characters, and a note where more was cut off."""
-    if len(text) <= max_chars:
-        return text
-    return f"{text[:max_chars]}\n[cut: {len(text) - max_chars:,} more characters]"
+def cut(text: str, max_chars: int, num_more: int = 0) -> str:
+    """A text of at most `max_chars` characters, and a note of what was cut off, here or before (`num_more`)."""
+    num_more += max(0, len(text) - max_chars)
+    return f"{text[:max_chars]}\n[cut: {num_more:,} more characters]" if num_more else text
 
 
 def object_schema(properties: Mapping[str, Any], required: list[str]) -> dict[str, Any]:

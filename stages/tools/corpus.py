@@ -1,4 +1,4 @@
-"""Retrieval over a corpus: passages ranked by BM25 (Robertson and Zaragoza 2009, The Probabilistic Relevance Framework).
+"""Retrieval over a corpus: passages ranked by BM25 (Robertson and Zaragoza 2009, section 3).
 
 The idf is that of Lucene, which is never negative. Scores are sums of float64 in a fixed order, and equal scores go by
 the order of the corpus, so a query always gets the same passages.
@@ -63,9 +63,7 @@ class Bm25:
 class CorpusTool(Tool):
     """Searches the rows of a source. The index is made when the tools open, and is of the size of the corpus."""
 
-    def __init__(
-        self, path: str, column: str, num_passages: int, name: str, description: str, max_chars: int
-    ) -> None:
+    def __init__(self, path: str, column: str, num_passages: int, name: str, description: str, max_chars: int) -> None:
         """Raises UserError for a corpus that is missing or empty."""
         parameters = object_schema({"query": {"type": "string", "description": "words to search for"}}, ["query"])
         super().__init__(name, description or DESCRIPTION, parameters)
@@ -105,5 +103,5 @@ class CorpusTool(Tool):
         best = self._index.best(query, self._num_passages)
         if not best:
             return "(nothing was found)"
-        share = max(1, self._max_chars // len(best) - 100)  # room for ids and notes
+        share = max(1, self._max_chars // len(best))
         return "\n\n".join(f"[{self._passages[n][0]}]\n{cut(self._passages[n][1].strip(), share)}" for n in best)

@@ -1,7 +1,7 @@
 """Runs inside the sandbox: a function of a tool file, or the cells of an interpreter.
 
 The host sends this file's text with a call of `answer_call` or `answer_cells` after it. The last line of the output is
-a JSON object: `text`, or `error` as the model sees it.
+a JSON object: `text` and the number of characters that are left out after it (`more`), and `error`, what was raised.
 """
 
 import ast
@@ -18,21 +18,23 @@ CELL, TOOLS = "<cell>", "<tools>"
 
 
 class Output(io.TextIOBase):
-    """Keeps the first characters of what is printed."""
+    """Keeps the first characters of what is printed, and counts the others."""
 
     def __init__(self, max_chars: int) -> None:
         self.parts: list[str] = []
-        self.room = max_chars + 1
+        self.room = max_chars
+        self.num_more = 0
 
     def write(self, text: str) -> int:
-        if self.room > 0:
-            self.parts.append(text[: self.room])
-        self.room -= len(text)
+        part = text[: self.room]
+        if part:
+            self.parts.append(part)
+        self.room -= len(part)
+        self.num_more += len(text) - len(part)
         return len(text)
 
-    def text(self, max_chars: int) -> str:
-        note = f"\n[cut: {1 - self.room:,} more characters]" if self.room <= 0 else ""
-        return "".join(self.parts)[:max_chars] + note
+    def text(self) -> str:
+        return "".join(self.parts)
 
 
 def answer_call(source: str, name: str, arguments: dict[str, Any], max_chars: int) -> None:
@@ -51,7 +53,11 @@ def answer_call(source: str, name: str, arguments: dict[str, Any], max_chars: in
     except BaseException as error:  # noqa: BLE001 - whatever a tool raises is the answer of the call
         reply(host, {"error": said(error)})
         return
-    reply(host, {"text": output.text(max_chars) if value is None and output.parts else text_of(value)})
+    if value is None and output.parts:
+        reply(host, {"text": output.text(), "more": output.num_more})
+        return
+    text = text_of(value)
+    reply(host, {"text": text[:max_chars], "more": max(0, len(text) - max_chars)})
 
 
 def answer_cells(cells: list[str], max_chars: int) -> None:
@@ -74,11 +80,8 @@ def answer_cells(cells: list[str], max_chars: int) -> None:
         raise
     except BaseException as raised:  # noqa: BLE001
         error = said(raised)
-    text = output.text(max_chars)
-    if error is None:
-        reply(host, {"text": text.rstrip("\n")})
-    else:
-        reply(host, {"error": error, "text": text.rstrip("\n")})
+    answer = {"text": output.text().rstrip("\n"), "more": output.num_more}
+    reply(host, answer if error is None else {**answer, "error": error})
 
 
 def run_cell(code: str, module: types.ModuleType) -> None:
@@ -116,6 +119,6 @@ def said(error: BaseException) -> str:
     return f"{text} (line {line})" if line else text
 
 
-def reply(host: Any, fields: dict[str, str]) -> None:
+def reply(host: Any, fields: dict[str, Any]) -> None:
     host.write("\n" + json.dumps(fields) + "\n")
     host.flush()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.stages.sandbox.runner import Job, Limits, Outcome, Sandbox
-from gristmill.stages.tools.contract import Tool, ToolFailed, TrajectoryState, cut, object_schema
+from gristmill.stages.tools.contract import NOTHING, Tool, ToolFailed, TrajectoryState, cut, object_schema
 from gristmill.stages.tools.schema import FunctionSchema
 
 PYTHON = """Runs Python code and returns what it prints, and the value of the expression that it ends in. Variables, \
@@ -37,8 +37,8 @@ class Sandboxed(Tool):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "sandbox": None}
 
-    def _run(self, function: str, *arguments: Any) -> dict[str, str]:
-        """The answer of the harness: `text`, and `error` where the code has raised. Raises ToolFailed."""
+    def _run(self, function: str, *arguments: Any) -> tuple[str, str | None]:
+        """(text, error) of the harness: what the code says, and what it has raised. Raises ToolFailed."""
         assert self.sandbox is not None
         program = f"{harness()}\n\n{function}(*json.loads({json.dumps(arguments)!r}), {self.max_chars})\n"
         outcome = self.sandbox.one(Job(program), self.limits)
@@ -48,7 +48,9 @@ class Sandboxed(Tool):
             answer = None
         if outcome.verdict != "passed" or not isinstance(answer, dict):
             raise ToolFailed(self._ending(outcome))
-        return {name: text for name, text in answer.items() if isinstance(text, str)}
+        text, error, more = answer.get("text", ""), answer.get("error"), answer.get("more", 0)
+        text = cut(text, self.max_chars, more) if isinstance(text, str) and type(more) is int else ""
+        return text, cut(error, self.max_chars) if isinstance(error, str) else None
 
     def _ending(self, outcome: Outcome) -> str:
         """Why there is no answer."""
@@ -69,10 +71,10 @@ class FunctionTool(Sandboxed):
         self.source = source
 
     def call(self, arguments: Mapping[str, Any], state: TrajectoryState) -> str:
-        answer = self._run("answer_call", self.source, self.name, dict(arguments))
-        if "error" in answer:
-            raise ToolFailed(answer["error"])
-        return answer.get("text", "")
+        text, error = self._run("answer_call", self.source, self.name, dict(arguments))
+        if error is not None:
+            raise ToolFailed(error)
+        return text or NOTHING
 
 
 class Interpreter(Sandboxed):
@@ -88,9 +90,8 @@ class Interpreter(Sandboxed):
 
     def call(self, arguments: Mapping[str, Any], state: TrajectoryState) -> str:
         code = arguments["code"]
-        answer = self._run("answer_cells", [*state.cells, code])
+        text, error = self._run("answer_cells", [*state.cells, code])
         state.cells.append(code)
-        text = answer.get("text", "")
-        if "error" in answer:
-            raise ToolFailed(cut(f"{answer['error']}\n{text}".rstrip(), self.max_chars))
-        return text or "(no output)"
+        if error is not None:
+            raise ToolFailed(f"{error}\n{text}".rstrip())
+        return text or NOTHING

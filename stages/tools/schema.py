@@ -89,17 +89,17 @@ def _default(node: ast.expr) -> dict[str, Any]:
 
 def _typed(node: ast.expr, where: str) -> dict[str, Any]:
     """The JSON schema of an annotation."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+    if isinstance(node, ast.Constant) and isinstance(text := node.value, str):
         try:
-            node = ast.parse(node.value, mode="eval").body
+            node = ast.parse(text, mode="eval").body
         except SyntaxError:
-            raise UserError(f"{where}: {node.value!r} is no type") from None
+            raise UserError(f"{where}: {text!r} is no type") from None
     name = _name(node)
     if name in PLAIN:
         return {"type": PLAIN[name]}
     if name in ("Any", "object"):
         return {}
-    if name in ("list", "tuple", "Sequence", "set"):
+    if name in ("list", "tuple", "Sequence"):
         return {"type": "array"}
     if name in ("dict", "Mapping"):
         return {"type": "object"}
@@ -116,9 +116,9 @@ def _subscript(name: str, inner: list[ast.expr], where: str, text: str) -> dict[
         values = [each.value for each in inner if isinstance(each, ast.Constant)]
         if len(values) == len(inner) and all(value is None or type(value) in (str, int, bool) for value in values):
             return {"enum": values}
-    elif name in ("list", "Sequence", "set") and len(inner) == 1:
-        return {"type": "array", "items": _typed(inner[0], where)}
-    elif name == "tuple" and len(inner) == 2 and isinstance(inner[1], ast.Constant) and inner[1].value is ...:
+    elif (name in ("list", "Sequence") and len(inner) == 1) or (
+        name == "tuple" and len(inner) == 2 and isinstance(inner[1], ast.Constant) and inner[1].value is ...
+    ):
         return {"type": "array", "items": _typed(inner[0], where)}
     elif name in ("dict", "Mapping") and len(inner) == 2 and _name(inner[0]) == "str":
         return {"type": "object", "additionalProperties": _typed(inner[1], where)}
@@ -144,7 +144,7 @@ def _name(node: ast.expr) -> str:
     if isinstance(node, ast.Constant) and node.value is None:
         return "None"
     name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-    return {"List": "list", "Dict": "dict", "Tuple": "tuple", "Set": "set"}.get(name, name)
+    return {"List": "list", "Dict": "dict", "Tuple": "tuple"}.get(name, name)
 
 
 def _described(docstring: str) -> tuple[str, dict[str, str]]:

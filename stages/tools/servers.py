@@ -6,6 +6,7 @@ a run with one promises no equal bytes.
 
 import asyncio
 import ipaddress
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 from gristmill.engines.errors import EngineDead
 from gristmill.records.errors import UserError
 from gristmill.records.extras import check_installed
-from gristmill.stages.tools.contract import Tool, ToolFailed, TrajectoryState
+from gristmill.stages.tools.contract import NOTHING, Tool, ToolFailed, TrajectoryState, cut
 
 START_S = 60.0  # for a server to start and list its tools
 SLACK_S = 5.0  # beyond the time-out of a call, after which the server counts as lost
@@ -52,9 +53,10 @@ class Server:
         self._stop: asyncio.Event | None = None
         self._life: Future[None] | None = None  # ends when the connection does
 
-    def open(self, only: Sequence[str]) -> list[Tool]:
+    def open(self, only: Sequence[str], max_chars: int) -> list[Tool]:
         """Connect, and list the tools; those named in `only`, if any are. Raises UserError."""
         check_package()
+        logging.getLogger("mcp").setLevel(logging.CRITICAL)  # what goes wrong is in the errors below, in a line
         self._thread.start()
         ready: Future[list[Any]] = Future()
         self._life = asyncio.run_coroutine_threadsafe(self._live(ready), self._loop)
@@ -71,7 +73,7 @@ class Server:
             self.close()
             raise UserError(f"MCP server {self.where} has no tool '{missing[0]}' (known: {', '.join(sorted(names))})")
         chosen = [tool for tool in listed if not only or tool.name in only]
-        return [ServerTool(self, tool.name, tool.description or tool.name, tool.input_schema) for tool in chosen]
+        return [ServerTool(self, t.name, t.description or t.name, t.input_schema, max_chars) for t in chosen]
 
     async def _live(self, ready: "Future[list[Any]]") -> None:
         """Hold the connection until `close`. It must be entered and left in one task."""
@@ -121,7 +123,7 @@ class Server:
         text = "\n".join(parts)
         if answer.is_error:
             raise ToolFailed(text or "the tool failed")
-        return text or "(no output)"
+        return text or NOTHING
 
     def close(self) -> None:
         """End the connection, and the process of a local server."""
@@ -141,12 +143,17 @@ class Server:
 class ServerTool(Tool):
     """A tool of an MCP server."""
 
-    def __init__(self, server: Server, name: str, description: str, parameters: Mapping[str, Any]) -> None:
+    def __init__(
+        self, server: Server, name: str, description: str, parameters: Mapping[str, Any], max_chars: int
+    ) -> None:
         super().__init__(name, description, parameters)
-        self._server = server
+        self._server, self._max_chars = server, max_chars
 
     def call(self, arguments: Mapping[str, Any], state: TrajectoryState) -> str:
-        return self._server.call(self.name, arguments)
+        try:
+            return cut(self._server.call(self.name, arguments), self._max_chars)
+        except ToolFailed as error:
+            raise ToolFailed(cut(str(error), self._max_chars)) from None
 
 
 def _line(error: BaseException) -> str:

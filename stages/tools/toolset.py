@@ -14,7 +14,7 @@ from gristmill.records.stores.digest import digest_bytes
 from gristmill.records.stores.opening import read_bytes
 from gristmill.stages.sandbox.runner import Sandbox
 from gristmill.stages.sandbox.runner import check as check_sandbox
-from gristmill.stages.tools.contract import ERROR, Failure, Tool, ToolFailed, ToolResult, TrajectoryState, cut
+from gristmill.stages.tools.contract import ERROR, Failure, Tool, ToolFailed, ToolResult, TrajectoryState
 from gristmill.stages.tools.corpus import CorpusTool
 from gristmill.stages.tools.sandboxed import FunctionTool, Interpreter, Sandboxed
 from gristmill.stages.tools.schema import function_schemas
@@ -74,9 +74,7 @@ class Toolset:
             return [Interpreter(name, spec.description, spec.limits, self._max_chars)]
         if spec.kind == "corpus":
             assert spec.path is not None
-            tool = CorpusTool(
-                spec.path, spec.column, spec.num_passages, name, spec.description, self._max_chars
-            )
+            tool = CorpusTool(spec.path, spec.column, spec.num_passages, name, spec.description, self._max_chars)
             self._digests.append({"corpus": tool.digest})
             return [tool]
         self._digests.append({})
@@ -139,7 +137,7 @@ class Toolset:
             if spec.kind == "mcp":
                 server = Server(spec.command, spec.url, spec.timeout_s)
                 self._servers.append(server)
-                self._served += server.open(spec.only)
+                self._served += server.open(spec.only, self._max_chars)
         self._check_names()
         for tool in self.tools:
             try:
@@ -180,9 +178,9 @@ class Toolset:
         if problem := self._problem(tool.name, arguments):
             return _failure("bad_arguments", f"the arguments of {tool.name} do not fit its schema: {problem}")
         try:
-            return ToolResult(clean(cut(tool.call(arguments, state), self._max_chars)))
+            return ToolResult(clean(tool.call(arguments, state)))
         except ToolFailed as error:
-            return _failure("failed", cut(str(error), self._max_chars))
+            return _failure("failed", str(error))
 
     def _problem(self, name: str, arguments: Mapping[str, Any]) -> str | None:
         try:

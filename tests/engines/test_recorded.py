@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,73 +14,12 @@ from hypothesis import strategies as st
 
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, Logprobs, Messages, Reply, ToolCall
 from gristmill.engines.recorded import RecordedEngine, outcome_of, reply_literals, request_key
-from gristmill.generators.text.contract import Ask, Method, Session
 from gristmill.records.errors import UserError
-from gristmill.records.lots import Plan, ask_batch, source_lot
 from gristmill.records.output import answers
 from gristmill.records.output.answers import AnswerFolder
 from gristmill.records.output.summary import summarise
-from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.stores.local import LocalStore
-from tests.paid import BEGUN, PRICE, Paid, PaidSpec, calls
-
-RUN = "f" * 32
-
-
-class Steps(Method):
-    """Calls its steps in order. A step is a list of prompts, all at once; later prompts hold the answers before."""
-
-    kind = "steps"
-
-    @property
-    def payload(self) -> list[pa.Field]:
-        return [pa.field("text", pa.string())]
-
-    def fields_read(self) -> list[str]:
-        return ["steps"]
-
-    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        so_far = ""
-        for number, prompts in enumerate(ask.fields["steps"]):
-            key = f"tool {number}"
-            if (tool := session.value(key)) is None:
-                tool = {"result": random.random()}
-                session.keep(key, tool)
-            replies = await session.chats([f"{prompt} after {so_far} and {tool}" for prompt in prompts])
-            so_far = " ".join(reply.text for reply in replies)
-        return {"text": so_far}
-
-
-def asks(steps: list[Any], lot: int = 3) -> pa.RecordBatch:
-    """The asks of a lot, one for each list of steps."""
-    source = open_source(SourceSpec(items=({"steps": []},), cycle=True))
-    batch = ask_batch(source_lot(Plan(RUN, len(steps), None, 1, "paid"), source, lot))
-    column = pa.array([json.dumps({"steps": each}) for each in steps])
-    return batch.set_column(batch.schema.names.index("ask"), "ask", column)
-
-
-class Mortal:
-    """A store of a process that may be killed: nothing is written after that. `num_faults` of its puts fail first."""
-
-    def __init__(self, folder: Path, num_faults: int = 0) -> None:
-        self.inner, self.is_dead, self.num_faults = LocalStore(str(folder)), False, num_faults
-        self.uri = self.inner.uri
-
-    def list(self, prefix: str = "") -> Any:
-        return self.inner.list(prefix)
-
-    def read_if_there(self, name: str) -> bytes | None:
-        return self.inner.read_if_there(name)
-
-    def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
-        if self.is_dead:
-            return
-        if self.num_faults:
-            self.num_faults -= 1
-            if self.num_faults % 2 and self.num_faults < 100:  # it was written, and the store's answer was lost
-                self.inner.put(name, data, if_absent=if_absent)
-            raise UserError("the store is in trouble")
-        self.inner.put(name, data, if_absent=if_absent)
+from tests.paid import BEGUN, PRICE, RUN, Mortal, Paid, PaidSpec, Steps, asks, calls, num_kept
 
 
 def generator(folder: Path, store: Any, **changes: Any) -> Paid:
@@ -89,12 +27,6 @@ def generator(folder: Path, store: Any, **changes: Any) -> Paid:
     made.answers = AnswerFolder(store, RUN)
     made.open()
     return made
-
-
-def num_kept(folder: Path, lot: int = 3) -> int:
-    """Kept answers of calls."""
-    records = answers.records_of(AnswerFolder(LocalStore(str(folder)), RUN), lot)
-    return sum(record.cost > 0 for record in records)
 
 
 steps = st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=3), min_size=1, max_size=3)

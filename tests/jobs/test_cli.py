@@ -32,7 +32,18 @@ FLAGS = {
     "recipes": {"--help", "--json"},
     "report": {"--help"},
     "audit": {"--help", "--json"},
-    "pack": {"--help", "--to", "--public", "--format", "--facts", "--shard-mb", "--seed", "--without", "--dry-run"},
+    "pack": {
+        "--help",
+        "--to",
+        "--public",
+        "--format",
+        "--facts",
+        "--shard-mb",
+        "--seed",
+        "--without",
+        "--without-reasoning",
+        "--dry-run",
+    },
 }
 
 

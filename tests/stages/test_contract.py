@@ -16,7 +16,7 @@ from gristmill.engines.contract import AnswerForm, Reply
 from gristmill.engines.errors import AskRefused
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import png
-from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE, REJECT
+from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE, REASONING, REJECT, TOKENS_REASONING
 from gristmill.records.spec import build, literals
 from gristmill.stages.contract import Stage
 from gristmill.stages.judging.judge import Judge
@@ -32,6 +32,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "balance": {"column": "finish", "quotas": {"stop": 5}},
     "answer": {"column": "text", "reference": "finish", "algebra": {"deadline_s": 1}},
     "best_of": {"score": "tokens_out", "keep": 2},
+    "confidence": {"min_mean": -1.0, "min_min": -4.0, "max_entropy": 1.0},
     "consistency": {"min_share": 0.6, "own": "finish"},
     "constraints": {
         "rules": ["tokens_out <= 3", 'finish != "length"'],
@@ -67,7 +68,12 @@ TABLES: dict[str, dict[str, Any]] = {
     "quality": {"path": quality},
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
     "trajectory": {
-        "min_calls": 1, "max_calls": 4, "max_turns": 3, "max_repeats": 0, "max_failed_share": 0.5, "need_answer": False,
+        "min_calls": 1,
+        "max_calls": 4,
+        "max_turns": 3,
+        "max_repeats": 0,
+        "max_failed_share": 0.5,
+        "need_answer": False,
     },
 }
 # Further tables of kinds that work in several ways, under names of their own: KIND/WAY.
@@ -82,7 +88,9 @@ ALL = {**TABLES, **WAYS}
 EACH = pytest.mark.parametrize("kind", sorted(ALL))
 TEXT = pa.field("text", pa.string())
 ANSWERS = pa.field("answers", pa.list_(pa.string()))
-SCHEMA = pa.schema([*IDENTITY, *PROVENANCE, TEXT, pa.field("image", IMAGE), ANSWERS, MESSAGES, REJECT])
+LOGPROBS = [pa.field(name, pa.float32()) for name in ("logprob_mean", "logprob_min", "entropy")]
+THOUGHTS = [REASONING, TOKENS_REASONING, *LOGPROBS]
+SCHEMA = pa.schema([*IDENTITY, *PROVENANCE, TEXT, *THOUGHTS, pa.field("image", IMAGE), ANSWERS, MESSAGES, REJECT])
 QUOTE = "Check if in given list of numbers, are any two numbers closer to each other than given threshold."
 
 
@@ -159,6 +167,15 @@ def messages_of(text: str | None) -> list[dict[str, Any]] | None:
     return [*messages, {"role": "assistant", "content": text[:40]}][: len(text) % 4 + 1]
 
 
+def thoughts_of(text: str | None, number: int) -> dict[str, Any]:
+    """Reasoning that depends on the text, and logprobs; sometimes none."""
+    if text is None or number % 3 == 2:
+        return {}
+    doubt = len(text) % 11
+    reasoning = {"reasoning": text[::-1] if number % 2 else f"Is this it? {text}", "tokens_reasoning": number}
+    return {**reasoning, "logprob_mean": -doubt / 4, "logprob_min": -doubt, "entropy": doubt / 5}
+
+
 def batch_of(rows: list[tuple[str | None, str | None, str | None]]) -> pa.RecordBatch:
     """Rows of (text, finish, reject) with identity and provenance filled in."""
     table = [
@@ -173,6 +190,7 @@ def batch_of(rows: list[tuple[str | None, str | None, str | None]]) -> pa.Record
             "recipe": "r",
             "tokens_out": number,
             "text": text,
+            **thoughts_of(text, number),
             "image": image_of(text),
             "answers": answers_of(text),
             "messages": messages_of(text),

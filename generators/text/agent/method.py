@@ -21,6 +21,7 @@ from gristmill.generators.text.agent.turns import (
     native_turn,
     result_message,
     tools_text,
+    written_texts,
 )
 from gristmill.generators.text.contract import Ask, Session, Template
 from gristmill.generators.text.prompts import columns_of, render
@@ -88,7 +89,7 @@ class Agent(Toolbearing):
         return self.spec.max_turns * max_tokens
 
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
-        return [message["content"] for message in payload["messages"] if message["role"] == "assistant"]
+        return written_texts(payload["messages"])
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         question = render(self._template, ask.fields)

@@ -11,18 +11,17 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from gristmill.engines.contract import ToolCall
 from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.agent.toolbearing import Toolbearing
 from gristmill.generators.text.agent.turns import (
     Turn,
     Way,
-    call_text,
     json_turn,
     named_calls,
     native_turn,
     result_message,
     tools_text,
+    written_texts,
 )
 from gristmill.generators.text.answers import full_text, strip_label
 from gristmill.generators.text.contract import Ask, Session, Template, mix
@@ -32,6 +31,7 @@ from gristmill.records.spec import placement
 from gristmill.records.templates import template_text
 from gristmill.stages.tools.contract import ToolResult, TrajectoryState
 from gristmill.stages.tools.spec import ToolSpec
+from gristmill.stages.tools.toolset import arguments_of
 from gristmill.stages.trajectory.messages import MESSAGES
 
 QUESTION = template_text(__file__, "question")
@@ -116,7 +116,7 @@ class ToolCalls(Toolbearing, Steps):
 
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         question = [] if self.spec.given_question else [payload["question"]]
-        return [*question, *(call_text(call) for call in _calls_in(payload["messages"]))]
+        return [*question, *written_texts(payload["messages"])]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         definitions = self.toolset.definitions
@@ -132,7 +132,7 @@ class ToolCalls(Toolbearing, Steps):
         if all(problems):
             raise AskRefused(problems[0] or "")
         turn, results = samples[problems.index(None)]
-        calls = [{"name": call.name, "arguments": json.loads(call.arguments)} for call in turn.calls]
+        calls = [{"name": call.name, "arguments": arguments_of(call.arguments)} for call in turn.calls]
         written = json.dumps(calls, ensure_ascii=False)
         answers = [result_message(call, result) for call, result in zip(turn.calls, results)]
         texts = [None if problem else _text(results) for problem, (_, results) in zip(problems, samples)]
@@ -182,8 +182,3 @@ def _problem(turn: Turn, results: list[ToolResult], target: str | None) -> str |
 
 def _text(results: list[ToolResult]) -> str:
     return "\n".join(result.text for result in results)
-
-
-def _calls_in(messages: list[dict[str, Any]]) -> list[ToolCall]:
-    calls = [call for message in messages for call in message.get("tool_calls", ())]
-    return [ToolCall(c["id"], c["function"]["name"], c["function"]["arguments"]) for c in calls]

@@ -42,8 +42,18 @@ class Toolbearing(Method):
     def close(self) -> None:
         self.toolset.close()
 
-    async def answers(
-        self, session: Session, calls: Sequence[ToolCall], state: TrajectoryState
-    ) -> list[ToolResult]:
-        """The results of the calls of a turn, run one after another in their order."""
-        return [await session.blocking(self.toolset.threads, partial(self.toolset.call, c, state)) for c in calls]
+    async def answers(self, session: Session, calls: Sequence[ToolCall], state: TrajectoryState) -> list[ToolResult]:
+        """The results of the calls of a turn, run one after another in their order.
+
+        Where the engine's answers are kept for a restart, results are kept beside them and not asked for again.
+        """
+        return [await self._answer(session, call, state) for call in calls]
+
+    async def _answer(self, session: Session, call: ToolCall, state: TrajectoryState) -> ToolResult:
+        key, num_cells = f"tool {call.id}", len(state.cells)
+        if isinstance(kept := session.value(key), dict):
+            state.cells += kept["cells"]
+            return ToolResult(kept["text"], kept["failure"])
+        result = await session.blocking(self.toolset.threads, partial(self.toolset.call, call, state))
+        session.keep(key, {"text": result.text, "failure": result.failure, "cells": state.cells[num_cells:]})
+        return result

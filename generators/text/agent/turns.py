@@ -19,7 +19,7 @@ from gristmill.records.schema import clean
 from gristmill.records.templates import template_text
 from gristmill.stages.tools.contract import ToolResult
 from gristmill.stages.tools.toolset import arguments_text
-from gristmill.stages.trajectory.messages import Message
+from gristmill.stages.trajectory.messages import Message, calls_of
 
 Way = Literal["native", "json"]
 UNNAMED = "unreadable_call"  # name, in a row, of a call that cannot be read
@@ -39,7 +39,11 @@ class Turn:
     def message(self) -> dict[str, Any]:
         """The turn as a message of the trajectory."""
         calls = [
-            {"id": c.id, "type": "function", "function": {"name": c.name or UNNAMED, "arguments": arguments_text(c.arguments)}}
+            {
+                "id": c.id,
+                "type": "function",
+                "function": {"name": c.name or UNNAMED, "arguments": arguments_text(c.arguments)},
+            }
             for c in self.calls
         ]
         message: dict[str, Any] = {"role": "assistant", "content": self.text}
@@ -67,9 +71,14 @@ def result_message(call: ToolCall, result: ToolResult) -> dict[str, Any]:
     return {"role": "tool", "content": result.text, "tool_call_id": call.id, "name": call.name or UNNAMED}
 
 
-def call_text(call: ToolCall) -> str:
-    """A call as the column `turns` has it."""
-    return f"{call.name}({call.arguments})"
+def written_texts(messages: Sequence[Message]) -> list[str]:
+    """What the model wrote in each of its messages, calls included, as the column `turns` has it."""
+    texts = []
+    for message in messages:
+        if message["role"] == "assistant":
+            calls = [f"{name}({arguments})" for _, name, arguments in calls_of(message)]
+            texts.append("\n".join([*([message["content"]] if message["content"] else []), *calls]))
+    return texts
 
 
 def tools_text(definitions: Sequence[Mapping[str, Any]]) -> str:
@@ -81,7 +90,7 @@ async def native_turn(
     session: Session, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], name: str, **sampling: Any
 ) -> tuple[str, tuple[ToolCall, ...], Reply]:
     """(text, calls, reply) of a turn whose calls the engine reads."""
-    reply = await session.chat(messages, None, name, tools, **sampling)
+    reply = await session.chat(list(messages), None, name, tools, **sampling)
     return reply.text.strip(), reply.tool_calls, reply
 
 
@@ -116,9 +125,7 @@ def turn_schema(tools: Sequence[Mapping[str, Any]], can_answer: bool) -> dict[st
     return {"anyOf": shapes} if len(shapes) > 1 else shapes[0]
 
 
-def _in_json(
-    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], can_answer: bool
-) -> list[dict[str, Any]]:
+def _in_json(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], can_answer: bool) -> list[dict[str, Any]]:
     """The messages for a model that calls tools by JSON: calls are its answers, and results are the user's messages."""
     listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
     protocol = (PROTOCOL if can_answer else CALL_ONLY).replace("{tools}", listed)

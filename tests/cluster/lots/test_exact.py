@@ -112,12 +112,13 @@ class Driver:
         pipeline: Any = SimpleNamespace(
             plan=SimpleNamespace(lot_size=self.rows.lot_size), dedup=None, admissions=[balance] if balance else []
         )
-        self.sequencer = CommitSequencer(pipeline, LocalStore("/nowhere"), ClusterSpec(), self.exact_rows)
+        self.sequencer = CommitSequencer(pipeline, LocalStore("/nowhere"), ClusterSpec())
         kept = [
             (row, lot) for lot, verdicts in enumerate(self.written) for row, v in enumerate(verdicts) if v == "kept"
         ]
         labels = Counter(self.rows.lots[lot][2][row] for row, lot in kept)
-        self.sequencer.start(Summary(len(self.written), kept=len(kept), admitted={"balance": labels}), lambda: False)
+        totals = Summary(len(self.written), kept=len(kept), admitted={"balance": labels})
+        self.sequencer.start(totals, lambda: False, self.exact_rows)
         if self.index:
             self.index.rewind(len(self.written), 0)
             self.sequencer.index = self.index  # type: ignore[assignment]

@@ -39,11 +39,13 @@ class Script:
         self.sampling: list[dict[str, Any]] = []
         self.schemas: list[Any] = []
         self.seeds: list[int] = []
+        self.tools: list[Any] = []
 
     async def chat(self, prompt: Any, sampling: Any, seed: int, form: AnswerForm = FREE_TEXT) -> Reply:
         self.asked.append(prompt)
         self.sampling.append(dict(sampling))
         self.schemas.append(form.json_schema)
+        self.tools.append(form.tools)
         self.seeds.append(seed)
         if self.by_seed:
             await asyncio.sleep(mix(seed, 3) % 5 * 0.001)  # answers come in any order
@@ -98,10 +100,13 @@ def told(kind: str, table: dict[str, Any], fields: dict[str, Any], script: Says,
     method = method_of(kind, table)
     engine = Script(script, method=method)
     session = Session(engine, seed, {"temperature": 0.5})
+    method.open()
     try:
         payload = asyncio.run(method.run(Ask("a" * 32, seed, fields), session))
     except AskRefused as refused:
         return refused.reason, engine, session
+    finally:
+        method.close()
     assert set(payload) == {f.name for f in method.payload}
     return payload, engine, session
 

@@ -13,12 +13,16 @@ from gristmill.generators.canned.generator import Canned, CannedSpec
 from gristmill.generators.text.contract import Ask, Method
 from gristmill.generators.text.registry import KINDS, method_class
 from gristmill.records.spec import build
+from tests.conftest import ROOT
 from tests.generators.canned.test_canned import asks
 from tests.generators.text.script import mark
 from tests.profiles import scaled
 
 # The spec of each method that cannot do without one; the others are taken with their defaults.
+LIBRARY = {"kind": "file", "file": str(ROOT / "recipes" / "tools" / "library.py")}
 TABLES = {
+    "agent": {"tools": [LIBRARY, {"kind": "python"}]},
+    "tool_calls": {"tools": [LIBRARY], "must_match": False},
     "annotate": {"labels": ["warm", "cold", "mild"], "votes": 5},
     "cross_document": {"other": "output"},
     "dialogue": {"exchanges": 4, "min_exchanges": 1},

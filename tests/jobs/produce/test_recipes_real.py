@@ -54,6 +54,7 @@ def rows(shared_engine: SharedEngine, tmp_path_factory: pytest.TempPathFactory) 
         generator = compiled.generator
         assert isinstance(generator, Teacher)
         generator._engine = shared_engine.engine
+        generator.program.open()
         store = open_store(str(tmp_path_factory.mktemp(name)))
         batch = asks(compiled.plan, compiled.ask_source(store), 0)
         made = await generator.make(batch)

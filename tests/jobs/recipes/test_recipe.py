@@ -61,7 +61,7 @@ def test_every_fit_recipe_in_the_repository_is_whole(path: Path, monkeypatch: py
         ("stages.4.treshold=0.5", r"stages\[4\] \(dedup\): unknown key 'treshold'"),
         ("stages.4.threshold=1.5", "threshold"),
         ("limits.kept_rows=0", "kept_rows must be at least 1"),
-        ("source.path=nowhere.jsonl", "either 'items' or 'path'"),
+        ("source.path=nowhere.jsonl", "set one of 'items', 'path' and 'kind'"),
         ("cluster.window=0", "window must be at least 1"),
         ("method.template='Write {'", "template"),
         ("method.template='Write about {topic}.'", r"reads the source column 'topic', which is not there"),
