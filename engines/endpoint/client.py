@@ -22,7 +22,11 @@ def secrets_in_environment(spec: EndpointSettings) -> dict[str, str]:
 
 
 def options_of(spec: EndpointSettings, secrets: Mapping[str, str]) -> dict[str, Any]:
-    """Options of the client. Nothing of them comes from variables that the package reads of itself."""
+    """Options of the client.
+
+    Those that are not set would come from the environment: OPENAI_API_KEY is a key for another server. The client
+    demands some key, so a server without one gets the word "none".
+    """
     return {
         "base_url": spec.base_url,
         "api_key": secrets[spec.api_key_env] if spec.api_key_env else "none",

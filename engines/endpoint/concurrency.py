@@ -19,9 +19,9 @@ FULL = 0.9  # share of the number that must be in flight for a measurement to co
 class Concurrency:
     """The number of calls at once, `limit`, in 1..`most`. All times are seconds of one clock."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.limit = min(most, START)
+    def __init__(self, most: int, adapts: bool = True) -> None:
+        self.most, self.adapts = most, adapts
+        self.limit = min(most, START) if adapts else most
         self.epoch = 0  # of cuts: an overload counts only for calls that started since the last one
         self._doubles = True
         self._best: tuple[int, float] | None = None  # (number, tokens a second)
@@ -35,7 +35,7 @@ class Concurrency:
 
     def overload(self, epoch: int, num_in_flight: int) -> None:
         """Note an error that means overload, of a call that started at `epoch`."""
-        if epoch != self.epoch:
+        if epoch != self.epoch or not self.adapts:
             return
         self.epoch += 1
         self.limit = max(1, int(min(self.limit, num_in_flight) * CUT))
@@ -44,7 +44,8 @@ class Concurrency:
 
     def answer(self, amount: float, num_in_flight: int, now: float) -> None:
         """Note an answer of `amount` tokens, which arrived while `num_in_flight` calls were running, itself too."""
-        self._since = self._since or now
+        if not self.adapts:
+            return
         if self._num_skipped < self.limit:
             self._num_skipped += 1
             self._since = now

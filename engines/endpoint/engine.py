@@ -13,6 +13,7 @@ from typing import Any
 
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, Messages, Reply
 from gristmill.engines.endpoint.answer import read_answer
+from gristmill.engines.endpoint.batch import BatchSender
 from gristmill.engines.endpoint.client import async_client, fault_of, secrets_in_environment
 from gristmill.engines.endpoint.faults import EndpointDown, Fault
 from gristmill.engines.endpoint.limiter import Limiter
@@ -41,10 +42,13 @@ class EndpointEngine:
 
     def __init__(self, spec: EndpointSettings) -> None:
         self.spec, self.flush_s = spec, spec.flush_s
-        self.limiter = Limiter(spec.max_in_flight, spec.requests_per_minute, spec.tokens_per_minute)
+        self.limiter = Limiter(
+            spec.most_in_flight, spec.requests_per_minute, spec.tokens_per_minute, not spec.batch_api
+        )
         self.writer = RequestWriter(spec)
         self.served: dict[str, Any] = {}  # what the preflight has seen
         self._client: Any = None
+        self._batches: BatchSender | None = None
         self._repeats = Repeats()
         self._random = random.Random()  # of waiting times only
         self._num_answers = self._num_lost = 0
@@ -56,6 +60,8 @@ class EndpointEngine:
         secrets = secrets_in_environment(self.spec)
         self.served = check_endpoint(self.spec, self.writer, sampling, form, secrets)
         self._client = async_client(self.spec, secrets)
+        if self.spec.batch_api:
+            self._batches = BatchSender(self.spec, self._client, self.writer.path)
 
     @property
     def num_slots(self) -> int:
@@ -86,11 +92,11 @@ class EndpointEngine:
         while True:
             body = self.writer.body(prompt, sampling, seed, form)
             try:
-                return await self._call(body, chars, form)
+                return await self._call(body, seed, chars, form)
             except Fault as fault:
                 await outage.wait(fault)
 
-    async def _call(self, body: dict[str, Any], chars: int, form: AnswerForm) -> Reply:
+    async def _call(self, body: dict[str, Any], seed: int, chars: int, form: AnswerForm) -> Reply:
         """Send one request. Raises Fault."""
         most = 0.0
         if self.limiter.counts_tokens:
@@ -98,7 +104,8 @@ class EndpointEngine:
         slot = await self.limiter.enter(most)
         tokens: int | None = None
         try:
-            reply = read_answer(await self._send(body), self.spec, chars, form.logprobs)
+            data = await (self._batches.send(body, seed) if self._batches else self._send(body))
+            reply = read_answer(data, self.spec, chars, form.logprobs)
             tokens = reply.tokens_in + reply.tokens_out
             self._answered(reply, chars)
             self.limiter.answer(slot, tokens)
@@ -143,6 +150,8 @@ class EndpointEngine:
 
     def close(self) -> None:
         client, self._client = self._client, None
+        if self._batches is not None:
+            self._batches.close()
         if client is None:
             return
         try:

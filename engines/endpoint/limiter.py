@@ -21,8 +21,15 @@ class Limiter:
     """One for all calls of a replica, on one event loop. `on_change` is called when the number of calls at once has
     changed."""
 
-    def __init__(self, most: int, requests_per_minute: int | None = None, tokens_per_minute: int | None = None) -> None:
-        self.concurrency = Concurrency(most)
+    def __init__(
+        self,
+        most: int,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        adapts: bool = True,
+    ) -> None:
+        """`adapts`: whether the number of calls at once follows the server; else it is `most`."""
+        self.concurrency = Concurrency(most, adapts)
         self.num_in_flight = 0
         self.on_change: Callable[[int], None] = _nothing
         self._calls = calls_window(requests_per_minute) if requests_per_minute else None

@@ -52,6 +52,8 @@ class Preflight:
             if fault.kind == "run" and models and self.spec.model not in models:
                 raise EndpointDown(f"{self.spec.words}: {fault.words}{nearest(self.spec.model, models)}") from None
             raise self._down(fault) from None
+        if self.spec.batch_api:
+            self._check_batches()
         if not isinstance(data.get("usage"), Mapping):
             logger.warning(f"{self.spec.words} states no usage: tokens and cost are estimates from characters")
         names = ("model", "system_fingerprint")
@@ -68,6 +70,14 @@ class Preflight:
             raise self._down(fault) from None
         except (KeyError, TypeError):
             return []
+
+    def _check_batches(self) -> None:
+        try:
+            self._request(lambda: self.client.get("/batches", cast_to=object))
+        except Fault as fault:
+            if fault.reason == "it has no such path":
+                raise UserError(f"{self.spec.words} has no Batch API: leave batch_api out") from None
+            raise self._down(fault) from None
 
     def _learn_dialect(self, form: AnswerForm) -> None:
         probe = probe_form(form)

@@ -12,6 +12,7 @@ from gristmill.records.masking.patterns import is_secret
 from gristmill.records.spec import PLACEMENT, nearest, placement
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")  # upper case only: most keys are not
+CALLS, BATCH_CALLS = 256, 10_000  # at once, unless the recipe says otherwise
 OWN_BODY = frozenset({"model", "messages", "prompt", "stream", "n", "seed", "tools", "tool_choice", "response_format"})
 
 
@@ -31,7 +32,8 @@ class EndpointSettings:
     extra_body: dict[str, Any] = field(default_factory=dict)  # Further keys of every request, e.g. reasoning_effort.
     timeout_s: float = placement(600.0)  # Longest time of a call in seconds; after that it is sent again.
     retry_s: float = placement(600.0)  # Seconds without any answer after which the run stops.
-    max_in_flight: int = placement(256)  # Largest number of calls at once, per replica; the actual number adapts.
+    # Largest number of calls at once, per replica; the actual number adapts. Unset: 256, with `batch_api` 10,000.
+    max_in_flight: int | None = placement(None)
     requests_per_minute: int | None = placement(None)  # Largest number of calls a minute, per replica.
     tokens_per_minute: int | None = placement(None)  # Largest number of tokens a minute, per replica.
     price_in: float = placement(0.0)  # Price of a million tokens that are sent, in cluster.currency.
@@ -85,6 +87,10 @@ class EndpointSettings:
                 )
         if any(True for _ in secrets_in(self.extra_body)):
             raise ValueError("extra_body holds a key; name the variable that holds it with api_key_env or headers_env")
+
+    @property
+    def most_in_flight(self) -> int:
+        return self.max_in_flight or (BATCH_CALLS if self.batch_api else CALLS)
 
     @property
     def short_name(self) -> str:

@@ -116,6 +116,11 @@ def run(compiled: CompiledRecipe, output: Output, console: SafeConsole | None = 
         else:
             if totals.num_lots:
                 logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
+            if names := compiled.remote_pools:
+                logger.info(
+                    f"{', '.join(names)}: an endpoint promises no answer twice. Committed rows stay as they are, but a "
+                    f"lot that is made again can have other rows"
+                )
             console = console or open_console(is_error=True)
             if existing := existing_of(compiled):
                 prepare(existing, store)

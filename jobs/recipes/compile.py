@@ -82,6 +82,11 @@ class CompiledRecipe:
         return [part for part in parts if part.is_paid]
 
     @property
+    def remote_pools(self) -> list[str]:
+        """Names of the pools whose engines are endpoints."""
+        return sorted(name for name, (needs, _) in self.pools.items() if needs.is_remote)
+
+    @property
     def engine_widths(self) -> dict[str, int]:
         """The largest number of engines in its pools, by key: see Needs.key."""
         parts: dict[str, Generator | Stage] = {s.name: s for s in self.stages}

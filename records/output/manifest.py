@@ -78,6 +78,8 @@ class Manifest:
     def repeatability(self) -> str:
         """Whether answers of the engines depend on their batch, in a sentence; empty where no engine has told."""
         pools = [facts for start in self.starts for facts in (start.get("engines") or {}).get("facts", {}).values()]
+        if any("endpoint" in facts for facts in pools):
+            return "A model behind an endpoint answered, which promises no answer twice: another run has other rows."
         verdicts = [facts["batch_invariant"] for facts in pools if "batch_invariant" in facts]
         if not verdicts:
             return ""
