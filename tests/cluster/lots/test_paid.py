@@ -83,7 +83,7 @@ def _play(tmp_path: Path, server: Proxy) -> None:
     assert not (out / "answers").exists()
     status = gristmill("status", str(out))
     assert "of it for calls" in status.stdout and gristmill("audit", str(out)).returncode == 0
-    open_store(str(out)).put("answers/lot-00000003-0123456789abcdef-000000.jsonl.zst", b"left by another driver")
+    open_store(str(out)).put("answers/lot-00000001-0123456789abcdef-000000.jsonl.zst", b"left by another driver")
     audit = gristmill("audit", str(out))
     assert audit.returncode == 0 and "1 kept answers of committed lots" in audit.stdout
     assert gristmill("produce", whole, "--out", str(out)).returncode == 0
