@@ -63,7 +63,7 @@ class Teacher(TextGenerator):
             **self.spec.identity(),
             "sampling": literals(self.sampling),
             "json_schema": literals(self.spec.json_schema),
-            **literals({k: v for k, v in self.form.literals().items() if k not in ("json_schema", "reasoning")}),
+            **literals({k: v for k, v in self.form.literals().items() if k != "json_schema"}),
         }
 
     def check(self) -> None:
