@@ -11,6 +11,8 @@ from gristmill.generators.text.generator import TextGenerator
 from gristmill.records.errors import UserError
 from gristmill.records.spec import literals
 
+MAX_TOKENS, MAX_TOKENS_THINKING = 1024, 8192  # of a reply, reasoning included
+
 
 @dataclass(frozen=True)
 class TeacherSpec(ModelSpec, FormSpec):
@@ -38,8 +40,9 @@ class Teacher(TextGenerator):
 
     def __init__(self, spec: TeacherSpec, method: Method) -> None:
         super().__init__(spec, method, spec.max_in_flight)
-        self.sampling = {"max_tokens": 1024, **spec.sampling}
         self.form = spec.form
+        max_tokens = MAX_TOKENS_THINKING if self.form.reasoning else MAX_TOKENS
+        self.sampling = {"max_tokens": max_tokens, **spec.sampling}
 
     @property
     def model(self) -> str | None:
