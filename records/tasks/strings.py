@@ -153,6 +153,48 @@ class Ciphers(TaskFamily):
         return shifted(text, -number if back else number), f"Replace each letter by the one {places} {way}."
 
 
+class RunLength(TaskFamily):
+    """Run-length codes with repeated groups."""
+
+    name = "run_length"
+    about = "the string that a run-length code stands for"
+    dial = "number of counts in the code: level + 2"
+    form = "letters, without spaces"
+
+    def task(self, level: int, draws: Draws) -> Task:
+        size = level + 2
+        letters = draws.sample(ascii_lowercase, 5)
+        while True:
+            code, text = self._code(size, letters, draws)
+            if 6 <= len(text) <= 160:
+                break
+        has_groups = "(" in code
+        rule = draws.choice(
+            (
+                "A number says how often the letter after it is repeated.",
+                "Each number tells how many times the next letter occurs.",
+            )
+        )
+        groups = " A number before parentheses repeats everything inside them." if has_groups else ""
+        question = draws.choice(
+            (f"Decode the run-length code {code}.", f"Expand {code}.", f"Which string does the code {code} stand for?")
+        )
+        return Task(f"{question} {rule}{groups} Answer with the letters of the string, without spaces.", text, size)
+
+    def _code(self, size: int, letters: list[str], draws: Draws) -> tuple[str, str]:
+        """A code with `size` counts, and what it stands for."""
+        code, text = "", ""
+        while size:
+            if size > 2 and draws.chance(1, 3):
+                number, inner = draws.between(2, 3), draws.between(2, size - 1)
+                part, whole = self._code(inner, letters, draws)
+                code, text, size = f"{code}{number}({part})", text + whole * number, size - 1 - inner
+            else:
+                number, letter = draws.between(1, 6), draws.choice([each for each in letters if each != text[-1:]])
+                code, text, size = f"{code}{number}{letter}", text + letter * number, size - 1
+        return code, text
+
+
 def rewrite(text: str, rules: dict[str, str]) -> str:
     """The text after one step; the same text if no rule applies."""
     for old, new in rules.items():

@@ -330,6 +330,13 @@ def ciphers(text: str) -> str:
     return words[0]
 
 
+def run_length(text: str) -> str:
+    code = re.findall(r"(?:code|Expand) (\d[0-9a-z()]+)", text)[0]
+    while "(" in code:  # the innermost group first
+        code = re.sub(r"(\d)\(([^()]*)\)", lambda group: group[2] * int(group[1]), code)
+    return re.sub(r"(\d)([a-z])", lambda run: run[2] * int(run[1]), code)
+
+
 def latin_square(text: str) -> str:
     rows = [line.split() for line in text.split("\n") if re.fullmatch(r"[\d_]( [\d_])+", line)]
     side = len(rows)

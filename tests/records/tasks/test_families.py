@@ -135,6 +135,18 @@ def test_the_stage_answer_tells_right_from_wrong(is_math: bool) -> None:
     assert sum(not row[3] for row in rows) > 25
 
 
+@pytest.mark.parametrize("name", ANSWERS)
+def test_references_have_forms_that_algebra_does_not_misread(name: str) -> None:
+    """Lists in brackets of different entries; texts with four letters in a row, which are no products; short texts."""
+    for level in (1, 4, 10):
+        for task in tasks(name, level, 20 if name == "latin_square" else 60, seed=9):
+            reference, items = task.reference, task.reference.strip("[]").split(", ")
+            is_number = all(re.fullmatch(r"-?\d+(/\d+)?", item) for item in items)
+            assert is_number or re.search("[a-zA-Z]{4}", reference) or " May " in reference
+            assert len(items) == 1 or (reference[0] + reference[-1] == "[]" and len(set(items)) > 1)
+            assert len(reference) <= 500
+
+
 def executed(rows: list[tuple[str, str]]) -> list[str]:
     stage = Execute(build(ExecuteSpec, {"tests": "tests", "workers": 2}, "stages[0]"))
     schema = pa.schema([("text", pa.string()), ("tests", pa.string()), ("reject", pa.string())])
