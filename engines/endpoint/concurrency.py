@@ -9,10 +9,10 @@ START = 64  # calls at once before anything is known of the server
 CUT = 0.7  # of the number, after an overload
 STEP, LARGEST_STEP = 1 / 8, 1 / 2  # of the number; a step is twice the last one while steps in its direction help
 LEAST_CALLS = 8  # that are measured before the number changes
-MIN_GAIN = 1.03  # of the rate, for a step to be kept
+MIN_GAIN = 1.05  # of the rate, for a step to be kept
 MIN_DOUBLE_GAIN = 1.1  # of the rate, for a doubling to be kept
-PAIRS = 2  # measurements at each of two numbers, in turns, before one is preferred: other loads come and go
-REST = 16  # measurements at a number that is better than those around it, before these are tried again
+PAIRS = 3  # measurements at each of two numbers, in turns, before one is preferred: other loads come and go
+REST = 24  # measurements at a number that is better than those around it, before these are tried again
 FULL = 0.9  # share of the number that must be in flight for a measurement to count
 
 

@@ -155,7 +155,7 @@ def test_a_server_that_slows_down_beyond_64_gets_about_64(noise: float) -> None:
 
 def test_a_server_that_takes_all_gets_all() -> None:
     limit, _ = served(lambda number: 10.0 * number, 1000)
-    assert limit == 1000
+    assert limit >= 875  # a step below is tried now and then
 
 
 def test_more_calls_that_bring_nothing_are_taken_back() -> None:
