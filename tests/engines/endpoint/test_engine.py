@@ -12,8 +12,11 @@ from gristmill.engines.endpoint.faults import EndpointDown
 from gristmill.engines.endpoint.spec import EndpointSpec
 from gristmill.engines.errors import AskRefused
 from gristmill.engines.user_turn import USER_TURN
+from gristmill.generators.endpoint import Endpoint, EndpointTeacherSpec
+from gristmill.generators.text.registry import method_class
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build
+from gristmill.testing.generators import check_generator
 from tests.engines.endpoint.proxy import FAULTS, KEY, MODEL, Proxy, answer_of
 
 SAMPLING = {"max_tokens": 16, "temperature": 0.7}
@@ -356,3 +359,12 @@ def test_calls_at_once_never_exceed_the_bound_and_adapt() -> None:
     assert all(isinstance(reply, Reply) for reply in replies)
     assert server.most_in_flight <= 100
     assert limits[0] <= 100
+
+
+def test_the_generator_keeps_the_laws_of_generators() -> None:
+    """The server answers by prompt and seed, so that even the laws on repeated answers can be checked."""
+    kind = method_class("prompt")
+    method = kind(build(kind.Spec, {"template": "{text}"}, "method"))
+    with Proxy() as server:
+        spec = build(EndpointTeacherSpec, {"base_url": server.url, "model": MODEL, "timeout_s": 100.0}, "generator")
+        check_generator(lambda: Endpoint(spec, method))

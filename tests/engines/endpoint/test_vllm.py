@@ -44,9 +44,9 @@ def test_vllm_answers_through_faults(server: VllmServer) -> None:
 
 
 def test_vllm_follows_forms_and_refuses_asks(server: VllmServer) -> None:
-    schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 99}}, "required": ["n"]}
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
     forms = {
-        "json_schema": (AnswerForm(json_schema=schema), lambda text: isinstance(json.loads(text)["n"], int)),
+        "json_schema": (AnswerForm(json_schema=schema), lambda text: json.loads(text)["n"] in (1, 2)),
         "choice": (AnswerForm(choice=("red", "green")), lambda text: text in ("red", "green")),
         "regex": (AnswerForm(regex="[ab]{3}"), lambda text: re.fullmatch("[ab]{3}", text)),
         "grammar": (AnswerForm(grammar='root ::= "yes" | "no"'), lambda text: text in ("yes", "no")),
