@@ -109,6 +109,9 @@ class Toolset:
         """Preflight. Raises UserError where tools cannot run here. Starts nothing."""
         if any(isinstance(tool, Sandboxed) for tool in self._tools):
             check_sandbox()
+        for tool in self._tools:
+            if isinstance(tool, CorpusTool):
+                tool.check()
         for spec in self.specs:
             if spec.kind == "mcp":
                 check_package()
