@@ -90,7 +90,7 @@ class Session:
         self.turns[at] = {
             "turn": turn,
             "prompt": clean(last_prompt),
-            "text": clean(written(reply)),
+            "text": clean(reply_text(reply)),
             "tokens_in": reply.tokens_in,
             "tokens_out": reply.tokens_out,
             **({"reasoning": reply.reasoning and clean(reply.reasoning)} if form.reasoning else {}),
@@ -147,7 +147,7 @@ class Session:
             return refused
 
 
-def written(reply: Reply) -> str:
+def reply_text(reply: Reply) -> str:
     """What a reply says, its tool calls included."""
     calls = [f"{call.name}({call.arguments})" for call in reply.tool_calls]
     return "\n".join([*([reply.text] if reply.text or not calls else []), *calls])
