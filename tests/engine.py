@@ -10,7 +10,13 @@ from gristmill.records.spec import build
 
 MODEL: dict[str, Any] = {
     "model": "package:smollm2",
-    "engine": {"max_model_len": 2048, "max_num_seqs": 32},
+    "engine": {
+        **{"max_model_len": 2048, "max_num_seqs": 32},
+        # The parser has an effect only where a call states that its reasoning has not ended (test_reasoning.py).
+        "structured_outputs_config": {
+            **{"backend": "guidance", "disable_any_whitespace": True, "reasoning_parser": "olmo3"}
+        },
+    },
     "kv_cache_gb": 1,
     "threads": 1,
 }

@@ -31,7 +31,6 @@ MAX_WEIGHT = 6  # of the faults of a call that others do not have; then its ask 
 MAX_LOST = 16  # asks that may be refused for it while they are more than LOST_SHARE of the answers
 LOST_SHARE = 0.01
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0  # between two tries of a call
-CONNECT_S = 10.0  # to connect
 NO_USER_TURN = "an endpoint does not let the model write the user's message"
 
 
@@ -77,7 +76,8 @@ class EndpointEngine:
 
     async def facts(self) -> dict[str, Any]:
         """What a manifest records of the open endpoint: what the server says of itself."""
-        return {"endpoint": self.spec.base_url, "batch_invariant": None, **self.served}
+        notes = {"notes": self.writer.notes} if self.writer.notes else {}
+        return {"endpoint": self.spec.base_url, "batch_invariant": None, **self.served, **notes}
 
     async def chat(
         self, prompt: Messages, sampling: Mapping[str, Any], seed: int, form: AnswerForm = FREE_TEXT

@@ -61,14 +61,14 @@ class Automaton(TaskFamily):
 
     name = "automaton"
     about = "the state of a finite automaton after it reads a word"
-    dial = "letters of the word: 3 level + 2; states: 3 to 7"
+    dial = "letters of the word: 3 × level + 2; states: 3 to 7"
     form = "name of a room"
 
     def task(self, level: int, draws: Draws) -> Task:
         num_letters, size = 3 * level + 2, 3 + (level + 1) // 3
         rooms = draws.sample(ROOMS, min(size, 7))
         word = [draws.choice("LR") for _ in range(num_letters)]
-        moves = {(room, sign): draws.choice(rooms) for room in rooms for sign in "LR"}
+        moves = {(room, sign): target for room in rooms for sign, target in zip("LR", draws.sample(rooms, 2))}
         lines = [
             f"In the {room}, {draws.choice(('L leads', 'L takes it'))} to the {moves[room, 'L']} and R to the "
             f"{moves[room, 'R']}."
@@ -145,9 +145,9 @@ class Ciphers(TaskFamily):
         number = draws.between(1, 9)
         back = draws.chance(1, 2)
         way = (
-            "before it in the alphabet, going from a back to z"
+            "before it in the alphabet, continuing with z before a"
             if back
-            else "after it in the alphabet, going from z to a"
+            else "after it in the alphabet, continuing with a after z"
         )
         places = f"{number} place{'s' if number > 1 else ''}"
         return shifted(text, -number if back else number), f"Replace each letter by the one {places} {way}."

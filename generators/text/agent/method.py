@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.engines.errors import AskRefused
+from gristmill.generators.text import contract
 from gristmill.generators.text.agent.toolbearing import Toolbearing
 from gristmill.generators.text.agent.turns import (
     Turn,
@@ -31,7 +32,7 @@ from gristmill.stages.tools.contract import TrajectoryState
 from gristmill.stages.tools.spec import ToolSpec
 from gristmill.stages.trajectory.messages import MESSAGES
 
-SYSTEM = template_text(__file__, "system")
+SYSTEM = template_text(contract.__file__, "agent/system")
 
 
 @dataclass(frozen=True)

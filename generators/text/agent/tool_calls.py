@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.engines.errors import AskRefused
+from gristmill.generators.text import contract
 from gristmill.generators.text.agent.toolbearing import Toolbearing
 from gristmill.generators.text.agent.turns import (
     Turn,
@@ -34,7 +35,7 @@ from gristmill.stages.tools.spec import ToolSpec
 from gristmill.stages.tools.toolset import arguments_of
 from gristmill.stages.trajectory.messages import MESSAGES
 
-QUESTION = template_text(__file__, "question")
+QUESTION = template_text(contract.__file__, "tool_calls/question")
 TARGET = -2  # salt of the draw
 
 

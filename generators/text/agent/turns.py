@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from gristmill.engines.contract import Reply, ToolCall
 from gristmill.engines.errors import AskRefused
+from gristmill.generators.text import contract
 from gristmill.generators.text.answers import first_object
-from gristmill.generators.text.contract import Session, mix
+from gristmill.generators.text.contract import Session, Template, mix
 from gristmill.generators.text.steps import object_of
 from gristmill.records.schema import clean
 from gristmill.records.templates import template_text
@@ -24,8 +25,8 @@ from gristmill.stages.trajectory.messages import Message, calls_of
 Way = Literal["native", "json"]
 UNNAMED = "unreadable_call"  # name, in a row, of a call that cannot be read
 ID_CHARS, ID_LENGTH = "0123456789abcdefghijklmnopqrstuvwxyz", 9  # some chat templates take ids of nine such characters
-PROTOCOL = template_text(__file__, "json")
-CALL_ONLY = template_text(__file__, "json_call")
+PROTOCOL = template_text(contract.__file__, "agent/json")
+CALL_ONLY = template_text(contract.__file__, "tool_calls/json")
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def turn_schema(tools: Sequence[Mapping[str, Any]], can_answer: bool) -> dict[st
 def _in_json(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], can_answer: bool) -> list[dict[str, Any]]:
     """The messages for a model that calls tools by JSON: calls are its answers, and results are the user's messages."""
     listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-    protocol = (PROTOCOL if can_answer else CALL_ONLY).replace("{tools}", listed)
+    protocol = Template(PROTOCOL if can_answer else CALL_ONLY).render({"tools": listed})
     system = [m["content"] for m in messages if m["role"] == "system"]
     prompt: list[dict[str, Any]] = [{"role": "system", "content": "\n\n".join([*system, protocol])}]
     for message in messages:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gristmill.generators.text.agent.turns import CALL_ONLY, PROTOCOL
 from gristmill.generators.text.cross_document import FORMS
 from gristmill.generators.text.registry import KINDS
 from gristmill.generators.text.rephrase import CONTINUATION
@@ -24,7 +25,12 @@ FILES = {
     if path.is_file()
 }
 EVOLVED = ("constraints", "deepen", "concretise", "reasoning", "complicate", "breadth")
+TOOLS = {"tools": [{"kind": "python"}], "calls": "json"}
 HOLES = {
+    "agent/system": "",
+    "agent/json": "tools",
+    "tool_calls/question": "tools topic tool",
+    "tool_calls/json": "tools",
     "annotate/vote": "document labels",
     "annotate/vote_by_schema": "document labels",
     "backtranslate/instruction": "document",
@@ -67,6 +73,8 @@ HOLES = {
 }
 # Keys of the JSON object that the method reads from the answer.
 KEYS = {
+    "agent/json": "tool arguments answer",
+    "tool_calls/json": "tool arguments",
     "annotate/vote": "rationale label",
     "backtranslate/score": "score",
     "code/all": "problem solution tests",
@@ -94,11 +102,13 @@ MAX_WORDS = 26  # of a sentence
 def defaults() -> Iterator[tuple[str, str]]:
     """(name, text) of the default template of each call."""
     labels = {"labels": ["a", "b"]}
-    tables = {"annotate": labels, "translate": {"round_trip": True}}
+    tables = {"annotate": labels, "translate": {"round_trip": True}, "agent": TOOLS, "tool_calls": TOOLS}
     for kind in KINDS:
         spec = method_of(kind, tables.get(kind, {})).spec
         if kind == "cross_document":
             yield from ((f"{kind}/{form}", text) for form, text in FORMS.items())
+        elif kind == "agent":
+            yield from (("agent/system", spec.system), ("agent/json", PROTOCOL), ("tool_calls/json", CALL_ONLY))
         elif kind in ("textbook", "paraphrase"):
             yield f"{kind}/template", spec.template
         elif kind not in ("rephrase", "megadoc", "prompt", "distill"):
@@ -157,6 +167,8 @@ def test_the_texts_of_all_prompts_are_identity() -> None:
         kind: json.dumps(method_of(kind, table).identity())
         for kind, table in {
             **{kind: {} for kind in KINDS},
+            "agent": TOOLS,
+            "tool_calls": TOOLS,
             "annotate": {"labels": ["a", "b"]},
             "cross_document": {"forms": list(FORMS)},
             "rephrase": {"styles": list(STYLES), "chunk_words": 9},

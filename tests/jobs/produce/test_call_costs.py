@@ -1,6 +1,5 @@
 """`--dry-run` forecasts what calls cost: from rows of the output, else a bound that no run exceeds."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +88,3 @@ def test_without_a_price_there_is_no_cost_and_no_limit_on_it(generator: dict[str
         UserError, match="limits.cost needs cluster.price_per_device_hour, or an endpoint with price_in"
     ):
         compiled(tmp_path, generator=generator, limits={"cost": 1.0})
-
-
-def test_prices_and_flushes_are_no_part_of_the_identity(tmp_path: Path) -> None:
-    plain = compiled(tmp_path)
-    dear = {"kind": "endpoint", **PLACE, "sampling": {"max_tokens": 50}, "price_in": 9.0, "flush_s": 30.0}
-    assert compiled(tmp_path, generator=dear).fingerprint == plain.fingerprint
-    assert "cost" in plain.schema.names and json.dumps(plain.identity)

@@ -1,8 +1,11 @@
 """Tools of MCP servers, with a real server of the package `mcp` as a local process and on loopback."""
 
 import json
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from gristmill.records.errors import UserError
 from gristmill.stages.tools.contract import ToolResult, TrajectoryState
 from gristmill.stages.tools.spec import ToolSpec
 from gristmill.stages.tools.toolset import Toolset
+from tests.s3server import free_port
 
 SERVER = '''
 import os, sys, time
@@ -87,6 +91,24 @@ def test_a_lost_server_ends_the_engine_and_a_new_one_goes_on(toolset: Toolset) -
     toolset.close()
     toolset.open()
     assert ask(toolset, city="Rome") == ToolResult("Rome: sun on day 1")
+
+
+def test_a_server_on_loopback(program: str) -> None:
+    port = free_port()
+    with subprocess.Popen([sys.executable, program, str(port)], stderr=subprocess.DEVNULL) as process:
+        try:
+            while process.poll() is None:  # until it listens; the test has a time-out
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+            toolset = opened(url=f"http://127.0.0.1:{port}/mcp")
+            assert ask(toolset, city="Rome") == ToolResult("Rome: sun on day 1")
+            process.kill()
+            process.wait()
+            with pytest.raises(EngineDead, match="MCP server http"):
+                ask(toolset, city="Rome")
+            toolset.close()
+        finally:
+            process.kill()
 
 
 def test_servers_that_cannot_be_used_are_refused_in_a_line(program: str, tmp_path: Path) -> None:
