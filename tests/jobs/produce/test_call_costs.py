@@ -1,5 +1,6 @@
 """`--dry-run` forecasts what calls cost: from rows of the output, else a bound that no run exceeds."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gristmill.jobs.terminal.console import open_console
 from gristmill.records.errors import UserError
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.summary import Summary
+from tests.conftest import ROOT
 from tests.recipes import write
 
 PLACE = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
@@ -88,3 +90,15 @@ def test_without_a_price_there_is_no_cost_and_no_limit_on_it(generator: dict[str
         UserError, match="limits.cost needs cluster.price_per_device_hour, or an endpoint with price_in"
     ):
         compiled(tmp_path, generator=generator, limits={"cost": 1.0})
+
+
+TEXT_RECIPES = [path for path in sorted(Path(ROOT, "recipes").glob("*.toml")) if 'kind = "teacher"' in path.read_text()]
+
+
+@pytest.mark.parametrize("path", TEXT_RECIPES, ids=lambda path: path.stem)
+def test_every_method_has_a_bound(path: Path) -> None:
+    """The first calls of an ask are counted without an answer, whatever the method does then."""
+    recipe = tomllib.loads(path.read_text())
+    keys = {name: value for name, value in recipe["generator"].items() if name in ("sampling", "json_schema")}
+    made = compile_recipe(load({**recipe, "generator": {"kind": "endpoint", **PLACE, **PRICES, **keys}}))
+    assert per_ask(made) > 10.0 * recipe["generator"].get("sampling", {}).get("max_tokens", 1)
