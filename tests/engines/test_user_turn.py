@@ -54,7 +54,7 @@ class Vllm:
     def __init__(self):
         self.ids, self.params = [], []
 
-    async def generate(self, prompt, params, number, lora_request=None):
+    async def generate(self, prompt, params, number, **settings):
         self.ids.append(prompt["prompt_token_ids"])
         self.params.append(params)
         yield SimpleNamespace(outputs=[SimpleNamespace(text="Why?", finish_reason="stop", token_ids=[1, 2])])
