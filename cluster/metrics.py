@@ -27,7 +27,7 @@ COUNTERS: dict[str, tuple[str, str | None]] = {
     "gristmill_retries_total": ("Work repeated after a loss, by what was lost", "kind"),
     "gristmill_storage_errors_total": ("Failed requests to the store", "kind"),
     "gristmill_device_s_total": ("Device-seconds held by engines", None),
-    "gristmill_cost_total": ("Cost by the price of a device-hour", "currency"),
+    "gristmill_cost_total": ("Cost by the price of a device-hour, and of calls by their tokens", "currency"),
     "gristmill_slot_busy_s_total": ("Seconds of busy slots of the engines, summed over the slots", "pool"),
     "gristmill_slot_s_total": ("Seconds of all slots of open engines", "pool"),
     "gristmill_queue_empty_s_total": ("Seconds in which an engine had a free slot and no ask to begin", "pool"),

@@ -4,10 +4,12 @@
 class AskRefused(Exception):
     """No engine can serve this ask; `reason` goes into the `reject` of its row."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
+    def __init__(self, reason: str, detail: str = "", cost: float = 0.0) -> None:
+        """`cost`: money paid for the refused call, in the currency of the run."""
+        super().__init__(reason, detail, cost)
         self.reason = reason
         self.detail = detail
+        self.cost = cost
 
 
 class EngineDead(Exception):

@@ -15,6 +15,8 @@ class Needs:
     env: dict[str, str] = field(default_factory=dict)  # environment of the replica's process
     pooled: bool = True  # False: it runs in the CPU task of the lot, without a pool
     across_nodes: bool = False  # the GPUs may be on several nodes: the engine places its own workers
+    secrets: tuple[str, ...] = ()  # names of variables that the replica gets from the environment of the driver
+    is_remote: bool = False  # the engine is elsewhere, and the replica sends calls to it: it holds no device
 
     @property
     def bundles(self) -> list[dict[str, float]]:
@@ -22,12 +24,12 @@ class Needs:
         first = {"CPU": self.num_cpus, "memory": self.memory_gb * 2**30}
         if self.across_nodes:
             return [_positive(first), *({"GPU": 1.0} for _ in range(int(self.num_gpus)))]
-        return [_positive({**first, "GPU": self.num_gpus})]
+        return [{} if self.is_remote and not self.num_cpus else _positive({**first, "GPU": self.num_gpus})]
 
     @property
     def num_devices(self) -> float:
         """Device-seconds per second of this replica; an engine without a GPU counts as one device."""
-        return self.num_gpus or 1.0
+        return 0.0 if self.is_remote else self.num_gpus or 1.0
 
     def key(self, engine_key: str | None) -> str | None:
         """Names an open engine and the resources of its replica; None for an engine without a key."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from gristmill.engines.contract import Messages
 from gristmill.engines.errors import AskRefused
+from gristmill.engines.tool_calls import Tools, with_objects
 from gristmill.engines.user_turn import end_of_turn, is_users, split_turn, with_end
 
 # The date for chat templates that state it: with the current date, a resumed run would write other rows.
@@ -21,24 +22,26 @@ class Prompts:
         self._template = chat_template
         self._template_args = dict(template_args)
 
-    def encode(self, prompt: Messages) -> list[int]:
+    def encode(self, prompt: Messages, tools: Tools = ()) -> list[int]:
         """The token ids of `prompt`, including the chat template."""
         if is_users(prompt):
             return self._open_turn(prompt)[0]
         if not self._chat:
             text = prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in prompt)
             return list(self._tokenizer.encode(text))
-        text = self._render(messages_of(prompt))
+        text = self.render(messages_of(prompt), tools)
         return list(self._tokenizer.encode(text, add_special_tokens=False))  # they are in the template
 
-    def request(self, prompt: Messages, sampling: Mapping[str, Any]) -> tuple[list[int], Mapping[str, Any]]:
+    def request(
+        self, prompt: Messages, sampling: Mapping[str, Any], tools: Tools = ()
+    ) -> tuple[list[int], Mapping[str, Any]]:
         """The token ids of `prompt`, and `sampling`, which ends at the user's turn if the model writes that turn."""
         if not is_users(prompt):
-            return self.encode(prompt), sampling
+            return self.encode(prompt, tools), sampling
         ids, end = self._open_turn(prompt)
         return ids, with_end(sampling, end)
 
-    def opening(self, prompt: Messages) -> str | None:
+    def opening(self, prompt: Messages, tools: Tools = ()) -> str | None:
         """The end of the rendered prompt that belongs to the reply: what the chat template writes after the messages.
 
         Without a chat template it is the last line. None if the model writes the user's message.
@@ -49,12 +52,14 @@ class Prompts:
             text: str = prompt if isinstance(prompt, str) else prompt[-1]["content"]
             return text.rstrip().rpartition("\n")[2]
         messages = messages_of(prompt)
-        text, before = self._render(messages), self._render(messages, add_generation_prompt=False)
+        text, before = self.render(messages, tools), self.render(messages, tools, add_generation_prompt=False)
         return text[len(before) :] if text.startswith(before) else text
 
-    def _render(self, messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+    def render(self, messages: list[dict[str, Any]], tools: Tools = (), add_generation_prompt: bool = True) -> str:
+        """A chat with tools as the text that the model reads."""
         text: str = self._tokenizer.apply_chat_template(
             messages,
+            tools=[dict(tool) for tool in tools] or None,
             chat_template=self._template,
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
@@ -66,10 +71,10 @@ class Prompts:
         """The token ids up to the user's message, which the model writes, and the sampling settings that end it."""
         if not self._chat or isinstance(prompt, str):
             raise AskRefused("no_chat_template")
-        before, after = split_turn(self._render, prompt)
+        before, after = split_turn(self.render, prompt)
         return list(self._tokenizer.encode(before, add_special_tokens=False)), end_of_turn(after, self._tokenizer)
 
 
 def messages_of(prompt: Messages) -> list[dict[str, Any]]:
     """The messages of a prompt."""
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else with_objects(prompt)

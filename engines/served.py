@@ -2,10 +2,10 @@
 
 import logging
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Protocol
 
 from gristmill.engines import models, parking
-from gristmill.engines.contract import FREE_TEXT, AnswerForm
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ServedEngine
 from gristmill.engines.installed import environment, on_gpu
 from gristmill.engines.needs import Needs
 from gristmill.engines.structures import check_structure, check_texts
@@ -37,6 +37,38 @@ PLACEMENT = frozenset(
     "enable_log_requests max_parallel_loading_workers disable_custom_all_reduce hf_token stream_interval "
     "use_tqdm_on_load".split()
 )
+
+
+class ModelService(Protocol):
+    """The keys of a model and how it is served, as generators and stages use them: a ModelSpec or an EndpointSpec."""
+
+    @property
+    def short_name(self) -> str: ...
+
+    @property
+    def sampling(self) -> dict[str, Any]: ...
+
+    @property
+    def needs(self) -> Needs: ...
+
+    @property
+    def is_repeatable(self) -> bool: ...
+
+    @property
+    def is_paid(self) -> bool: ...
+
+    @property
+    def engine_key(self) -> str | None: ...
+
+    @property
+    def fixed_slots(self) -> int | None:
+        """Asks at once that the recipe fixes; None: the engine decides."""
+
+    def identity(self) -> dict[str, Any]: ...
+
+    def check(self) -> None: ...
+
+    def open_engine(self, sampling: dict[str, Any], form: AnswerForm = FREE_TEXT) -> ServedEngine: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +136,10 @@ class ModelSpec:
         return self.name or self.model.rstrip("/").rpartition("/")[2].removeprefix("package:")
 
     @property
+    def fixed_slots(self) -> int | None:
+        return self.max_in_flight
+
+    @property
     def needs(self) -> Needs:
         """Resources of a replica. With the Ray executor, vLLM places its workers, and GPUs may be on several nodes."""
         parallel = 1
@@ -119,6 +155,11 @@ class ModelSpec:
     def is_repeatable(self) -> bool:
         """Whether a call gets the same text in any batch."""
         return self._engine_of("").batch_invariant
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether a call is paid by its tokens and may be answered otherwise another time."""
+        return False
 
     @property
     def engine_key(self) -> str:

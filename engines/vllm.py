@@ -24,6 +24,7 @@ from gristmill.engines.logprobs import answer_logprobs
 from gristmill.engines.prompts import Prompts
 from gristmill.engines.reasoning import ReasoningParser, check_parser
 from gristmill.engines.structures import one_line
+from gristmill.engines.tool_calls import ToolParser, Tools
 from gristmill.engines.user_turn import USER_TURN
 from gristmill.records.errors import UserError
 from gristmill.records.spec import nearest
@@ -76,6 +77,7 @@ class Engine:
         self._tokenizer: Any = None
         self._parser: ReasoningParser | None = None
         self._lora_request: Any = None
+        self._tool_parser: ToolParser | None = None
         self._numbers = count()
         self._verdict: list[bool | None] = []  # of the probe, once it was made
 
@@ -211,9 +213,13 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - a template is a program and can fail in any way
             raise UserError(f"model: cannot write a user's message, which needs a chat template: {error}") from None
 
-    def encode(self, prompt: Messages) -> list[int]:
+    def use_tool_parser(self, name: str | None) -> None:
+        """Take the calls of tools out of answers, by a parser of vLLM (see ToolParser); None: they stay in the text."""
+        self._tool_parser = None if name is None else ToolParser(name, self._tokenizer, self._prompts.render)
+
+    def encode(self, prompt: Messages, tools: Tools = ()) -> list[int]:
         """The token ids that the engine receives for `prompt`, including the chat template."""
-        return self._prompts.encode(prompt)
+        return self._prompts.encode(prompt, tools)
 
     def count(self, text: str) -> int:
         """The number of tokens of `text`, without special tokens."""
@@ -226,8 +232,10 @@ class Engine:
         if self._engine is None:
             raise EngineDead("not open")
         try:
-            ids, sampling = self._prompts.request(prompt, sampling)
-            opening = self._prompts.opening(prompt) if self._parser is not None else None
+            if form.tools and self._tool_parser:
+                sampling = self._tool_parser.sampling(sampling, form.tools)
+            ids, sampling = self._prompts.request(prompt, sampling, form.tools)
+            opening = self._prompts.opening(prompt, form.tools) if self._parser is not None else None
         except (TypeError, UnicodeError) as error:
             raise AskRefused("engine_refused", str(error)) from error
         room = self.max_model_len - len(ids)
@@ -248,7 +256,7 @@ class Engine:
             reply = self._parser.parted(reply, ids, opening, output.token_ids)
         if form.logprobs:
             reply = replace(reply, logprobs=answer_logprobs(output, reply.tokens_reasoning))
-        return reply
+        return self._tool_parser.parted(reply, form.tools) if form.tools and self._tool_parser else reply
 
     async def _last(self, ids: list[int], params: Any, opening: str | None = None) -> Any:
         """The whole completion of a prompt, as vLLM gives it. Raises EngineDead when there is none."""

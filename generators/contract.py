@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from gristmill.engines.needs import Needs
 from gristmill.engines.throttle import Throttle
+from gristmill.records.output.answers import AnswerFolder
 from gristmill.records.pins import Pins
 from gristmill.records.schema import REJECT, clean, set_column
 
@@ -28,6 +29,9 @@ class Generator(ABC):
     takes_method: ClassVar[bool] = False  # whether the constructor takes (spec, method), as in text generators, or spec
     spec: Any
     pins: Pins | None = None  # the inputs of the run, which `open` must find unchanged; set by the compiler
+    answers: AnswerFolder | None = (
+        None  # where a generator whose calls are paid for keeps answers; set when a run starts
+    )
 
     @property
     @abstractmethod
@@ -59,9 +63,34 @@ class Generator(ABC):
         return not self.needs.num_gpus
 
     @property
+    def is_paid(self) -> bool:
+        """Whether its engine is paid by the call and may answer otherwise another time. Rows then have `cost`."""
+        return False
+
+    @property
+    def paid(self) -> float:
+        """Money that this replica has paid for calls, lots in flight included, in the currency of the run."""
+        return 0.0
+
+    @property
     def engine_key(self) -> str | None:
         """Names the engine of an open replica, for another part with the same key to take over; None: none may."""
         return None
+
+    @property
+    def parts(self) -> "list[Generator]":
+        """The generators of a run: this one, or those of [[generators]]."""
+        return [self]
+
+    @property
+    def pooled(self) -> "dict[str, Generator]":
+        """Those that run in pools, by the pool's name."""
+        return {"generator": self} if self.needs.pooled else {}
+
+    @property
+    def unpooled(self) -> "Generator | None":
+        """What makes rows in CPU workers."""
+        return None if self.needs.pooled else self
 
     def fields_read(self) -> list[str]:
         """Columns that the source must have."""

@@ -6,6 +6,7 @@ from gristmill.records.kinds import Kinds, kind_class
 KINDS: Kinds = {
     "canned": ("gristmill.generators.canned.generator", "Canned"),
     "diffusers": ("gristmill.generators.diffusers", "Diffusers"),
+    "endpoint": ("gristmill.generators.endpoint", "Endpoint"),
     "passthrough": ("gristmill.generators.passthrough", "Passthrough"),
     "model": ("gristmill.generators.families.generator", "ModelGenerator"),
     "simulator": ("gristmill.generators.simulators.generator", "SimulatorGenerator"),

@@ -1,15 +1,17 @@
 """The teachers: any text method with a real model."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from gristmill.engines.contract import AnswerForm, ServedEngine
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ServedEngine
 from gristmill.engines.served import FormSpec, ModelSpec
+from gristmill.engines.tool_calls import check_parser
+from gristmill.engines.vllm import Engine
 from gristmill.generators.contract import Needs
 from gristmill.generators.text.contract import Method
 from gristmill.generators.text.generator import TextGenerator
 from gristmill.records.errors import UserError
-from gristmill.records.spec import literals
+from gristmill.records.spec import later, literals
 
 MAX_TOKENS, MAX_TOKENS_THINKING = 1024, 8192  # of a reply, reasoning included
 
@@ -17,6 +19,9 @@ MAX_TOKENS, MAX_TOKENS_THINKING = 1024, 8192  # of a reply, reasoning included
 @dataclass(frozen=True)
 class TeacherSpec(ModelSpec, FormSpec):
     """Settings of `teacher`: the model and how it is served, and the form of its answers."""
+
+    # Parser of vLLM that takes tool calls out of answers, by the format of the model: "hermes", "llama3_json", ...
+    tool_parser: str | None = later(None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -28,18 +33,35 @@ class TeacherSpec(ModelSpec, FormSpec):
     def form(self) -> AnswerForm:
         return replace(super().form, reasoning=bool(self.reasoning_parser))
 
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), **({"tool_parser": self.tool_parser} if self.tool_parser else {})}
+
+    def check(self) -> None:
+        super().check()
+        if self.tool_parser is not None:
+            check_parser(self.tool_parser)
+
+    def open_engine(self, sampling: dict[str, Any], form: AnswerForm = FREE_TEXT) -> Engine:
+        engine = super().open_engine(sampling, form)
+        try:
+            engine.use_tool_parser(self.tool_parser)
+        except UserError:
+            engine.close()
+            raise
+        return engine
+
 
 class Teacher(TextGenerator):
     """An engine of one model behind a text method; one engine per replica."""
 
     kind = "teacher"
     revision = 1
-    Spec = TeacherSpec
+    Spec: ClassVar[type] = TeacherSpec
     spec: TeacherSpec
     _engine: ServedEngine | None
 
     def __init__(self, spec: TeacherSpec, method: Method) -> None:
-        super().__init__(spec, method, spec.max_in_flight)
+        super().__init__(spec, method, spec.fixed_slots)
         self.form = spec.form
         max_tokens = MAX_TOKENS_THINKING if self.form.reasoning else MAX_TOKENS
         self.sampling = {"max_tokens": max_tokens, **spec.sampling}
@@ -54,7 +76,11 @@ class Teacher(TextGenerator):
 
     @property
     def is_repeatable(self) -> bool:
-        return self.spec.is_repeatable
+        return self.spec.is_repeatable and self.program.is_repeatable
+
+    @property
+    def is_paid(self) -> bool:
+        return self.spec.is_paid
 
     @property
     def engine_key(self) -> str | None:
@@ -72,6 +98,12 @@ class Teacher(TextGenerator):
     def check(self) -> None:
         if self.program.writes_user and not self.spec.chat:
             raise UserError(f"method '{self.method}' lets the model write the user's message and needs chat = true")
+        if self.program.calls_tools and not (self.spec.chat and self.spec.tool_parser):
+            raise UserError(
+                f"method '{self.method}' lets the model call tools: set generator.tool_parser, e.g. \"hermes\", and "
+                'chat = true; or write calls as JSON (method.calls = "json")'
+            )
+        super().check()
         self.spec.check()
         self.spec.check_form(self.form)
 
@@ -89,6 +121,7 @@ class Teacher(TextGenerator):
         return await self._engine.facts() if self._engine is not None else {}
 
     def close(self) -> None:
+        super().close()
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()

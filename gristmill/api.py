@@ -1,4 +1,6 @@
-"""The verbs as functions. Each takes what its command takes and returns a `Result`; the command line calls the same.
+"""The verbs as functions. Each takes what its command takes; the command line calls the same.
+
+Each returns a `Result`, except `preview`, which has no output and returns its rows.
 
 `recipe` is the path of a TOML file, `package:NAME` for a shipped one, or a dict of the same tables. `settings` are
 "a.b=c" lines as `--set` takes them. Progress goes to the logger "gristmill" and, on a terminal, to stderr.
@@ -21,6 +23,17 @@ def produce(recipe: Recipe, out: str | PathLike[str], settings: Sequence[str] = 
     from gristmill.jobs.produce.command import produce as verb
 
     return verb(_recipe(recipe), fspath(out), settings)
+
+
+def preview(recipe: Recipe, n: int = 5, settings: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The first `n` rows of a recipe with what every stage says of them. Writes nothing.
+
+    Each row is a dict: id, source_id, source, columns, turns, finish, tokens_in, tokens_out, reject (None: kept), and
+    stages, a list of {"stage", "verdict": "pass" | "reject" | "not run", "reason", "findings"}.
+    """
+    from gristmill.jobs.preview.command import preview as verb
+
+    return verb(_recipe(recipe), n, settings)
 
 
 def fit(recipe: Recipe, out: str | PathLike[str], settings: Sequence[str] = ()) -> Result:

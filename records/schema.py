@@ -35,7 +35,10 @@ PROVENANCE = [
 ]
 ASK = pa.field("ask", pa.string())
 REJECT = pa.field("reject", pa.string())
+LIMIT = "limit"  # stands for a stage in SURPLUS, the reject of a row behind the last one of an exact limit
+SURPLUS = f"{LIMIT}:surplus"
 
+PAID = {b"gristmill": b"paid"}  # metadata of the columns that hold money
 # What a model thought before its answer, and the tokens of that: payload of generators that part it from the answer.
 REASONING = pa.field("reasoning", pa.string())
 TOKENS_REASONING = pa.field("tokens_reasoning", pa.int32())
@@ -73,6 +76,16 @@ def with_images(schema: pa.Schema) -> pa.Schema:
     images |= {f.name: lists for f in schema if f.type == pa.list_(IMAGE)}
     metadata = json.dumps({"info": {"features": images}})
     return schema.with_metadata({"huggingface": metadata}) if images else schema
+
+
+def cost_field(name: str) -> pa.Field:
+    """A column of money paid for the calls of a row, in the currency of the run."""
+    return pa.field(name, pa.float64(), metadata=PAID)
+
+
+def cost_columns(schema: pa.Schema) -> list[str]:
+    """Names of the columns that hold money paid for calls."""
+    return [f.name for f in schema if f.metadata and PAID.items() <= f.metadata.items() and f.type == pa.float64()]
 
 
 def has_reasoning(names: Sequence[str]) -> bool:

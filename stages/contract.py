@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from gristmill.engines.needs import Needs
 from gristmill.engines.throttle import Throttle
+from gristmill.records.output.answers import AnswerFolder
 from gristmill.records.pins import Pins
 from gristmill.records.readers.sources import Source
 from gristmill.records.schema import REJECT
@@ -58,7 +59,9 @@ class Stage(ABC):
     Spec: ClassVar[type]  # frozen dataclass of the keys in a recipe
     revision: ClassVar[int] = 1  # part of the identity: outputs of another revision are not resumed
     reads_text: ClassVar[bool] = True  # whether every column in `reads()` must be text
+    compares_rows: ClassVar[bool] = False  # whether a verdict depends on other rows of the lot; then it has no pool
     pins: Pins | None = None  # the inputs of the run, which `open` must find unchanged; set by the compiler
+    answers: AnswerFolder | None = None  # where a stage whose calls are paid for keeps answers; set when a run starts
 
     def __init__(self, spec: Any, name: str | None = None) -> None:
         self.spec = spec
@@ -103,6 +106,16 @@ class Stage(ABC):
     def is_repeatable(self) -> bool:
         """Whether the same rows get the same findings in any batch. GPUs alone do not promise it."""
         return not (self.needs and self.needs.num_gpus)
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether its engine is paid by the call and may answer otherwise another time. Rows then have `NAME_cost`."""
+        return False
+
+    @property
+    def paid(self) -> float:
+        """Money that this replica has paid for calls, lots in flight included, in the currency of the run."""
+        return 0.0
 
     @property
     def engine_key(self) -> str | None:

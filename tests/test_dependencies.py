@@ -100,7 +100,7 @@ def test_the_core_is_light() -> None:
     assert not extras[""] & heavy
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["all"]
     inside = set(re.match(r"gristmill\[(.*)\]", needed[0]).group(1).split(","))
-    assert inside == set(extras) - {"", "all", "cpu", "demo", "dev", "gpu", "vllm"}
+    assert inside == set(extras) - {"", "all", "cpu", "demo", "dev", "endpoints", "gpu", "vllm"}
 
 
 def test_locks_pin_what_is_declared() -> None:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from gristmill.records.output import answers
 from gristmill.records.output.shards import Encoded, begin_kept, put_kept, put_rejected
 from gristmill.records.output.summary import Summary
 from gristmill.records.stores.contract import PendingPut, Store
 
 NUM_PUTS = 4  # of rejected shards at once
+MAX_DELETES = 64  # committed lots whose answers wait to be deleted; those of further lots are left to the next start
 NUM_AHEAD = 16  # kept shards that are sent at once. Their bytes are in memory anyway, see `Flow.max_in_commit`
 
 
@@ -45,7 +47,7 @@ class Committer:
 
     `leftovers`: names of rejected shards that other drivers have put for lots that are not committed, by lot; they are
     deleted when this driver commits the lot. `check` raises UserError when another driver has taken the output; it is
-    asked before each commit.
+    asked before each commit. `keeps_answers`: whether there are answers of lots in flight, which are deleted, too.
     """
 
     def __init__(
@@ -53,12 +55,15 @@ class Committer:
         store: Store,
         leftovers: Mapping[int, Sequence[str]] | None = None,
         check: Callable[[], None] = lambda: None,
+        keeps_answers: bool = False,
     ) -> None:
         self.store, self._check = store, check
         self._leftovers = dict(leftovers or {})
         self._rejected = ThreadPoolExecutor(NUM_PUTS, thread_name_prefix="put")
         self._ahead = ThreadPoolExecutor(NUM_AHEAD, thread_name_prefix="send")
         self._ordered = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._deleter = ThreadPoolExecutor(1, thread_name_prefix="answers") if keeps_answers else None
+        self._deletes: deque[Future[None]] = deque()
         self._running: deque[LotInCommit] = deque()
         self._has_failed = False  # used only by the thread of `_ordered`
 
@@ -79,8 +84,18 @@ class Committer:
         except BaseException:
             self._has_failed = True
             raise
+        self._delete_answers(encoded.lot)
         encoded.summary.kept_bytes = len(encoded.kept)
         return encoded.summary
+
+    def _delete_answers(self, lot: int) -> None:
+        """Delete the kept answers of a committed lot, on a thread of its own."""
+        if self._deleter is None:
+            return
+        while self._deletes and self._deletes[0].done():
+            self._deletes.popleft()
+        if len(self._deletes) < MAX_DELETES:
+            self._deletes.append(self._deleter.submit(answers.delete, self.store, lot))
 
     @property
     def num_running(self) -> int:
@@ -108,6 +123,8 @@ class Committer:
                 running.kept.drop()
         for pool in (self._rejected, self._ahead):
             pool.shutdown(wait=True, cancel_futures=True)
+        if self._deleter is not None:
+            self._deleter.shutdown(wait=True)
         finished = []
         for running in self._running:
             if not running.is_committed:

@@ -17,6 +17,7 @@ class Report:
 
     num_done: finished asks, lots in flight included. num_tokens: generated tokens. num_received: asks that it was ever
     given. low_water: it wants more when fewer asks than this wait; None: it does not count them. load: its slots.
+    paid: money for its calls, in the currency of the run.
     """
 
     num_done: int = 0
@@ -24,6 +25,7 @@ class Report:
     num_received: int = 0
     low_water: int | None = 0
     load: Load | None = None
+    paid: float = 0.0
 
     @property
     def num_waiting(self) -> int:
@@ -45,11 +47,11 @@ class Reporter:
         self.num_received = 0
         self._marks: deque[tuple[float, int]] = deque()  # (time, begun asks), oldest first
 
-    def report(self, progress: tuple[int, int], throttle: Throttle | None) -> Report:
+    def report(self, progress: tuple[int, int], throttle: Throttle | None, paid: float = 0.0) -> Report:
         if throttle is None:
-            return Report(*progress, self.num_received, None)
+            return Report(*progress, self.num_received, None, None, paid)
         load = throttle.load
-        return Report(*progress, self.num_received, self._low_water(load), load)
+        return Report(*progress, self.num_received, self._low_water(load), load, paid)
 
     def _low_water(self, load: Load) -> int:
         now = time.monotonic()
@@ -75,7 +77,7 @@ class Occupancy:
         """Of one engine since it was opened; nothing of one that does not count its asks."""
         if load is None:
             return Occupancy()
-        return Occupancy(load.busy_s, load.num_slots * load.open_s, load.empty_s, load.open_s)
+        return Occupancy(load.busy_s, load.slot_s, load.empty_s, load.open_s)
 
     @property
     def share(self) -> float | None:
@@ -88,15 +90,17 @@ class Totals:
 
     def __init__(self) -> None:
         self.num_done = self.num_tokens = 0
+        self.paid = 0.0
         self._seconds = [0.0] * 4  # as in Occupancy
 
     def advance(self, before: Report, after: Report) -> None:
         """Note that an engine that had reported `before` now reports `after`."""
         self.num_done += after.num_done - before.num_done
         self.num_tokens += after.num_tokens - before.num_tokens
+        self.paid += after.paid - before.paid
         for sign, load in ((-1.0, before.load), (1.0, after.load)):
             if load is not None:
-                for at, value in enumerate((load.busy_s, load.num_slots * load.open_s, load.empty_s, load.open_s)):
+                for at, value in enumerate((load.busy_s, load.slot_s, load.empty_s, load.open_s)):
                     self._seconds[at] += sign * value
 
     @property

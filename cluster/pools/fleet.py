@@ -10,7 +10,7 @@ from ray.util.placement_group import remove_placement_group
 from gristmill.cluster.pools.feeder import Feeder
 from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.meters import DeviceMeter
-from gristmill.cluster.pools.replica import Replica, Worker, placement_options
+from gristmill.cluster.pools.replica import Replica, Worker, placement_options, secrets_of
 from gristmill.cluster.pools.warm import take_over
 from gristmill.cluster.room.nodes import alive_among, draining_nodes
 from gristmill.engines.needs import Needs
@@ -96,7 +96,7 @@ class Fleet:
         if (handed := take_over(self)) is None:
             options, group = placement_options(self.needs)
             actor = Replica.options(**options).remote(self.worker_ref)  # type: ignore[attr-defined]
-            opening = actor.open.remote()
+            opening = actor.open.remote(secrets_of(self.needs))
         else:
             actor, group, opening = handed
         member = Member(number, actor, group, actor.where.remote(), opening, time.monotonic(), num_lost=num_lost)

@@ -156,6 +156,8 @@ class Pool:
                 f"{self.name}: a probe shows that this engine computes an answer otherwise in another batch, so a lot "
                 f"that is made again can have other rows"
             )
+        for note in facts.get("notes", ()) if not self.facts else ():  # the log of a replica reaches nobody
+            logger.warning(f"{self.name}: {note}")
         if is_broken or not self.facts:
             self.facts = facts
 
@@ -180,7 +182,10 @@ class Pool:
 
     def _watch(self, now: float) -> None:
         for member in self.members:
-            if member.open_ref is None and member.lots and now - member.advanced_at > self.cluster.stall_timeout_s:
+            waited_s = now - member.advanced_at
+            # A remote engine bounds its own waits, which may be long: its server restarts, or its quota is used up.
+            is_late = waited_s > self.cluster.stall_timeout_s and not self.needs.is_remote
+            if is_late and member.open_ref is None and member.lots:
                 self._kill_hung(member)
         self.token_rate.mark(now, self.progress[1])
 
@@ -194,6 +199,16 @@ class Pool:
     def progress(self) -> tuple[int, int]:
         """(finished asks, generated tokens) of all engines, as of their last reports."""
         return self.feeder.totals.num_done, self.feeder.totals.num_tokens
+
+    @property
+    def num_done(self) -> int:
+        """Asks that all engines have finished, as of their last reports."""
+        return self.feeder.totals.num_done
+
+    @property
+    def paid(self) -> float:
+        """Money for the calls of all engines, as of their last reports."""
+        return self.feeder.totals.paid
 
     @property
     def occupancy(self) -> Occupancy:
@@ -253,12 +268,13 @@ class Pool:
     def lose(self, member: Member, lot: int, why: str) -> str | None:
         """Note that a lot was lost with its engine, and replace the engine unless another lot's loss has done so.
 
-        Returns "engine_crash" or "engine_hang" if the asks of the lot may be at fault, None if the node is lost.
+        Returns "engine_crash" or "engine_hang" if the asks of the lot may be at fault. None if they are not: the node
+        is lost, or the engine is remote and only what sends its calls has died.
         """
         member.num_lots_at_loss = member.num_lots_at_loss or len(member.lots)
         self.remove_lot(member, lot)
         if member in self.members:
-            if member.blame is None and member.node and alive_among([member.node]):
+            if member.blame is None and not self.needs.is_remote and member.node and alive_among([member.node]):
                 member.blame = CRASH
             self._replace(member, why, counts=member.reserved_for is None)
         return member.blame

@@ -1,7 +1,9 @@
 """The actor that holds one engine, and the options that place it."""
 
 import asyncio
+import os
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -81,6 +83,10 @@ class StageWorker:
         return max(rows, self._rows), tokens
 
     @property
+    def paid(self) -> float:
+        return self.stage.paid
+
+    @property
     def throttle(self) -> Throttle | None:
         return self.stage.throttle
 
@@ -101,12 +107,13 @@ class Replica:
         """Id of its node."""
         return ray.get_runtime_context().get_node_id()
 
-    async def open(self) -> dict[str, Any]:
-        """Open the engine; returns its facts."""
+    async def open(self, secrets: Mapping[str, str]) -> dict[str, Any]:
+        """Open the engine; returns its facts. `secrets` become part of the environment of this process."""
+        os.environ.update(secrets)
         open_unchanged(self.worker)
         return await self.worker.facts()
 
-    async def adopt(self, worker: Worker) -> dict[str, Any]:
+    async def adopt(self, worker: Worker, secrets: Mapping[str, str]) -> dict[str, Any]:
         """Become the replica of another worker, whose engine has the same key as the present one; returns its facts.
 
         Calls of the old worker that are still running are cancelled: their run has ended.
@@ -118,7 +125,7 @@ class Replica:
             self.worker.close()
         try:
             self.worker, self._reporter = worker, Reporter()
-            return await self.open()
+            return await self.open(secrets)
         finally:
             parking.clear()
 
@@ -139,13 +146,23 @@ class Replica:
         at once without `known`. Ray sends numbers at half the price of a Report."""
         end = time.monotonic() + wait_s
         while True:
-            report = self._reporter.report(self.worker.progress, self.worker.throttle)
+            paid = getattr(self.worker, "paid", 0.0)
+            report = self._reporter.report(self.worker.progress, self.worker.throttle, paid)
             if known is None or report.news != known or time.monotonic() >= end:
                 return report
             await asyncio.sleep(LOOK_S)
 
     async def close(self) -> None:
         self.worker.close()
+
+
+def secrets_of(needs: Needs) -> dict[str, str]:
+    """The secrets of a replica by the name of their variable, from the environment of this process.
+
+    They travel with the call that opens the engine. Ray lists the environment of a job or an actor on its dashboard and
+    in its logs, but not the arguments of calls.
+    """
+    return {name: os.environ[name] for name in needs.secrets if name in os.environ}
 
 
 def placement_options(needs: Needs) -> tuple[dict[str, Any], PlacementGroup | None]:

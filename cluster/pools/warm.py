@@ -15,7 +15,7 @@ import ray
 from ray.util.placement_group import remove_placement_group
 
 from gristmill.cluster.pools.member import Member
-from gristmill.cluster.pools.replica import Worker
+from gristmill.cluster.pools.replica import Worker, secrets_of
 from gristmill.engines.needs import Needs
 
 CLOSE_TIMEOUT_S = 20.0
@@ -121,7 +121,11 @@ def take_over(pool: Pooling) -> tuple[Any, Any, Any] | None:
     """(actor, placement group, running call that opens it) of an engine that an earlier pool has left; else None."""
     room = _ROOM.get()
     engine = room.take(pool.needs.key(pool.worker.engine_key)) if room is not None else None
-    return None if engine is None else (engine.actor, engine.group, engine.actor.adopt.remote(pool.worker_ref))
+    return (
+        None
+        if engine is None
+        else (engine.actor, engine.group, engine.actor.adopt.remote(pool.worker_ref, secrets_of(pool.needs)))
+    )
 
 
 def _close(engines: list[WarmEngine]) -> None:

@@ -150,7 +150,9 @@ class Division:
     def _quota_left(self, run: QueuedRun, pool: PoolRequest) -> int:
         """Engines of a pool that the quotas still allow."""
         left = [self.quotas[label] - self._used[label] for label in _labels(run) if label in self.quotas]
-        return max(0, int(min(left) // pool.needs.num_devices)) if left else pool.max_replicas
+        if not left or not pool.needs.num_devices:
+            return pool.max_replicas
+        return max(0, int(min(left) // pool.needs.num_devices))
 
     def _exceeded(self, run: QueuedRun) -> str | None:
         """Why the quotas do not allow the `replicas` of a run; None if they do."""

@@ -5,16 +5,18 @@ verdict can be seen without an engine.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Logprobs, Messages, Reply
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Logprobs, Messages, Reply, ToolCall
 from gristmill.engines.errors import AskRefused
 from gristmill.engines.served import FormSpec
-from gristmill.generators.canned.values import text_of
-from gristmill.generators.canned.words import bank
+from gristmill.engines.tool_calls import CLOSE, OPEN, written_calls
+from gristmill.generators.canned.values import text_of, value_of
+from gristmill.generators.canned.words import Bank, bank
 from gristmill.generators.contract import Needs
 from gristmill.generators.text.contract import Method, mix
 from gristmill.generators.text.generator import TextGenerator
@@ -22,6 +24,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.spec import literals, placement
 from gristmill.stages.decontaminate.benchmarks import Benchmark, digest, load
 
+EXAMPLES = 1  # revision of the methods' example replies
 NUM_BASES = 64  # base texts that near-duplicates are made from
 UNIT = 1 << 63  # draws of `mix` lie below it
 KIND, BASE, CHANGE, QUOTE, GARBAGE, ANSWER, THOUGHT = range(101, 108)  # salts of the draws
@@ -31,8 +34,10 @@ KIND, BASE, CHANGE, QUOTE, GARBAGE, ANSWER, THOUGHT = range(101, 108)  # salts o
 class CannedAnswer:
     """The answer to a prompt that contains `when`: an entry of `say`, drawn by the seed of the call."""
 
-    when: str  # text that the prompt contains
-    say: tuple[str, ...]  # answers to draw from
+    when: str  # text that the prompt contains; of messages, any of them
+    # answers to draw from; to a model that may call tools, <tool_call>{"name": ..., "arguments": {...}}</tool_call>
+    # in an answer is a call
+    say: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not self.say:
@@ -79,8 +84,9 @@ class CannedEngine:
 
     num_slots = 1  # it answers one prompt after another
 
-    def __init__(self, spec: CannedSpec, quotes: list[str]) -> None:
-        self.spec = spec
+    def __init__(self, spec: CannedSpec, quotes: list[str], method: Method | None = None) -> None:
+        """`method`: gives replies of its own form, where text alone will not do."""
+        self.spec, self.method = spec, method
         self.synchronous = not (spec.pooled and spec.seconds_per_ask)
         self._free_at = 0.0  # time at which all calls so far are answered
         self.quotes = quotes
@@ -99,12 +105,17 @@ class CannedEngine:
         await self.wait(question)
         finish, draw = "stop", mix(seed, KIND)
         fixed = next((a for a in self.spec.answers if a.when in question), None)
+        is_good = draw >= self.edges[2] and not (form.is_structured or form.tools)
         if fixed:
             text = fixed.say[mix(seed, ANSWER) % len(fixed.say)]
+        elif is_good and self.method and (example := self.method.example_reply(question, seed)):
+            text = example
         elif form.json_schema:
             text = text_of(form.json_schema, seed, self.bank)
         elif form.choice:
             text = form.choice[mix(seed, ANSWER) % len(form.choice)]
+        elif form.tools and is_opening(prompt):
+            text = call_text(form.tools[mix(seed, ANSWER) % len(form.tools)], seed, self.bank)
         elif form.is_structured:  # of a call of the method
             raise AskRefused("no_canned_answer")
         elif draw < self.edges[0]:
@@ -119,7 +130,12 @@ class CannedEngine:
                 text = "# " + " ".join(["lorem"] * (20 + mix(seed, GARBAGE) % 20)) + " ..."
         else:
             text = self.bank.text(seed, self.spec.num_words)
-        reply = Reply(text, finish, self.count_tokens(question), self.count_tokens(text))
+        calls: tuple[ToolCall, ...] = ()
+        num_tokens = self.count_tokens(text)
+        if form.tools:
+            text, calls = written_calls(text)
+            finish = "tool_calls" if calls and finish == "stop" else finish
+        reply = Reply(text, finish, self.count_tokens(question), num_tokens, tool_calls=calls)
         return self._with_parts(reply, seed, form)
 
     def _with_parts(self, reply: Reply, seed: int, form: AnswerForm) -> Reply:
@@ -157,6 +173,18 @@ class CannedEngine:
         return f"{text[:at]} {self.bank.word(mix(seed, CHANGE))}{text[end:]}"
 
 
+def is_opening(prompt: Messages) -> bool:
+    """Whether the model speaks first after the user: no tool has answered yet."""
+    return isinstance(prompt, str) or prompt[-1].get("role") != "tool"
+
+
+def call_text(tool: Mapping[str, Any], seed: int, bank: Bank) -> str:
+    """A call of a tool with drawn arguments, as a model of the Hermes family writes it."""
+    function = tool["function"]
+    call = {"name": function["name"], "arguments": value_of(function["parameters"], seed, bank)}
+    return f"{OPEN}{json.dumps(call, ensure_ascii=False)}{CLOSE}"
+
+
 class Canned(TextGenerator):
     """A text method with a `CannedEngine`."""
 
@@ -179,7 +207,7 @@ class Canned(TextGenerator):
 
     @property
     def is_repeatable(self) -> bool:
-        return True
+        return self.program.is_repeatable
 
     @property
     def engine_key(self) -> str | None:
@@ -190,13 +218,16 @@ class Canned(TextGenerator):
 
     def identity(self) -> dict[str, Any]:
         quotes = self._quote_source()
+        has_examples = type(self.program).example_reply is not Method.example_reply
         return {
             **super().identity(),
             **{k: v for k, v in literals(self.spec, identity=True).items() if k not in ("answers", "json_schema") or v},
             "contamination": digest(quotes) if quotes else None,
+            **({"examples": EXAMPLES} if has_examples else {}),
         }
 
     def check(self) -> None:
+        super().check()
         if (quoted := self._quote_source()) and next(load(quoted), None) is None:
             raise UserError(f"generator.contamination {self.spec.contamination}: nothing is in it")
 
@@ -206,4 +237,4 @@ class Canned(TextGenerator):
         return [" ".join(text.split()) for _, text in load(quoted)] if quoted else []
 
     def open_engine(self) -> ChatEngine:
-        return CannedEngine(self.spec, self.quotes())
+        return CannedEngine(self.spec, self.quotes(), self.program)

@@ -9,9 +9,10 @@ import asyncio
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pyarrow as pa
 
@@ -38,10 +39,11 @@ TURNS = pa.field(
 )
 # Tokens of what the model wrote and the row keeps; of the other calls only `tokens_out` tells. See `Method.kept_texts`.
 TOKENS_KEPT = pa.field("tokens_kept", pa.int32())
+T = TypeVar("T")
 BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 # Payload columns with the answer to the row's question; without one of them the text is the answer.
 ANSWER_COLUMNS = ("output", "solution", "code", "chosen")
-FINISH_RANK = {"stop": 0, "length": 1}  # any other finish is worse
+FINISH_RANK = {"tool_calls": -1, "stop": 0, "length": 1}  # any other finish is worse
 
 
 def mix(seed: int, salt: int) -> int:
@@ -105,7 +107,7 @@ class Session:
 
     __slots__ = (
         *("_engine", "_form", "_on_reply", "_sampling", "_seed"),
-        *("calls", "finish", "replies", "tokens_in", "tokens_out", "turns"),
+        *("calls", "cost", "finish", "replies", "tokens_in", "tokens_out", "turns"),
     )
 
     def __init__(
@@ -125,6 +127,7 @@ class Session:
         self.calls = 0
         self.tokens_in = 0
         self.tokens_out = 0
+        self.cost = 0.0  # money paid for the calls, those that were refused included
         self.finish: str | None = None  # the worst of all calls
         self.turns: list[dict[str, Any] | None] = []  # None while a call is running
         self.replies: list[Reply | None] = []  # of the turns
@@ -153,7 +156,12 @@ class Session:
         form = self._form
         if json_schema or tools:
             form = AnswerForm(json_schema, tools=tuple(tools), logprobs=form.logprobs, reasoning=form.reasoning)
-        reply = with_finish(await self._engine.chat(prompt, settings, seed, form))
+        try:
+            reply = with_finish(await self._engine.chat(prompt, settings, seed, form))
+        except AskRefused as refused:
+            self.cost += refused.cost
+            raise
+        self.cost += reply.cost
         if self._on_reply is not None:
             self._on_reply(reply)
         self.tokens_in += reply.tokens_in
@@ -165,12 +173,23 @@ class Session:
         self.turns[at] = {
             "turn": turn,
             "prompt": clean(last_prompt),
-            "text": clean(reply.text),
+            "text": clean(_written(reply)),
             "tokens_in": reply.tokens_in,
             "tokens_out": reply.tokens_out,
             **({"reasoning": reply.reasoning and clean(reply.reasoning)} if form.reasoning else {}),
         }
         return reply
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether nothing may wait: the engine answers at once, and its coroutines run without an event loop."""
+        return self._engine.synchronous
+
+    async def blocking(self, threads: Executor | None, work: Callable[[], T]) -> T:
+        """The value of `work`, which may block: in one of `threads`, or here if nothing may wait."""
+        if self.synchronous:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     async def chats(
         self,
@@ -183,7 +202,7 @@ class Session:
 
         Raises AskRefused for the first refusal, after all calls are done: so costs do not depend on timing.
         """
-        calls = [self._outcome(self.chat(prompt, json_schema, turn, **sampling)) for prompt in prompts]
+        calls = [self._outcome(prompt, json_schema, turn, **sampling) for prompt in prompts]
         if self._engine.synchronous:
             outcomes = [await call for call in calls]
         else:
@@ -193,9 +212,20 @@ class Session:
                 raise outcome
         return [outcome for outcome in outcomes if isinstance(outcome, Reply)]
 
-    async def _outcome(self, call: Coroutine[Any, Any, Reply]) -> Reply | AskRefused:
+    def value(self, key: str) -> Any:
+        """What `keep` has kept under this name for this ask, also before a restart; None for nothing."""
+        find = getattr(self._engine, "value", None)
+        return find(key) if find is not None else None
+
+    def keep(self, key: str, literals: Any) -> None:
+        """Keep literals, such as the result of a tool, beside the answers of an engine whose answers are kept."""
+        note = getattr(self._engine, "keep", None)
+        if note is not None:
+            note(key, literals)
+
+    async def _outcome(self, *call: Any, **sampling: Any) -> Reply | AskRefused:
         try:
-            return await call
+            return await self.chat(*call, **sampling)
         except AskRefused as refused:
             return refused
 
@@ -227,6 +257,25 @@ class Method(ABC):
     def fields_read(self) -> list[str]:
         """Columns that the source must have."""
 
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the model calls tools in the format of its chat template, which the engine must read."""
+        return False
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same asks and answers of the model give the same rows; not with tools that answer otherwise."""
+        return True
+
+    def check(self) -> None:  # noqa: B027
+        """Preflight on the driver. Raises UserError when a file or package is out of reach. Starts nothing."""
+
+    def open(self) -> None:  # noqa: B027
+        """Start what `run` needs beside the engine, once per replica."""
+
+    def close(self) -> None:  # noqa: B027
+        """Free what `open` has started. Safe at any time."""
+
     def most_tokens(self, max_tokens: int) -> int | None:
         """The largest number of answer tokens of an ask, at `max_tokens` a call; None: unknown."""
         return None if self.keeps_turns else max_tokens
@@ -234,6 +283,13 @@ class Method(ABC):
     def identity(self) -> dict[str, Any]:
         """Literals that change rows: the whole spec, prompts included."""
         return {"kind": self.kind, "revision": self.revision, **literals(self.spec)}
+
+    def example_reply(self, prompt: str, seed: int) -> str | None:
+        """A well-formed reply to a prompt of this method, for the canned generator; None: any text will do.
+
+        For methods that read more than text from a reply and state no JSON schema, such as a program or a number.
+        """
+        return None
 
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         """What the model wrote and the row keeps as what it teaches, each text once: by default `text`.
@@ -250,6 +306,12 @@ class Method(ABC):
     @abstractmethod
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         """The payload of a row. Raises AskRefused when this ask cannot be served."""
+
+
+def _written(reply: Reply) -> str:
+    """What a reply says, its tool calls included."""
+    calls = [f"{call.name}({call.arguments})" for call in reply.tool_calls]
+    return "\n".join([*([reply.text] if reply.text or not calls else []), *calls])
 
 
 def conversation(system: str, user: str) -> Messages:

@@ -17,26 +17,18 @@ from gristmill.generators.text.contract import Ask, Session, mix, pick
 from gristmill.generators.text.prompts import column, drawn_columns, render
 from gristmill.generators.text.steps import Steps, StepsSpec
 from gristmill.records.schema import clean
+from gristmill.records.templates import template_texts
 
 PERSONAS = (
-    "a curious child of ten",
-    "a student before an examination",
-    "a parent with little time",
-    "a retired engineer who likes details",
-    "a beginner who has tried already and failed",
-    "a teacher who needs an example for tomorrow",
-    "a sceptic who wants to know how one can tell",
+    "a curious ten-year-old",
+    "a student preparing for an exam",
+    "a parent with little time to spare",
+    "a retired engineer who enjoys details",
+    "a beginner whose first attempt has failed",
+    "a teacher who needs an example for tomorrow's class",
+    "a sceptic who wants to know what the evidence is",
     "a practical person who wants to know what to do",
 )
-OPENING = """You are {persona}. You want to talk with an assistant about {topic}.
-
-Write your first message to the assistant: one or two sentences with one question. Write the message alone."""
-FURTHER = """You are {persona}. You talk with an assistant about {topic}. The conversation so far:
-
-{transcript}
-
-Write your next message to the assistant: one or two sentences that go on from its last answer, with one new \
-question. Write the message alone. If you have learnt all that you wanted, write only: {end}"""
 MESSAGES = pa.field("messages", pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])))
 Message = dict[str, str]
 # Reasons that end a conversation. When the context is nearly full, an answer is cut off before no room is left.
@@ -54,7 +46,7 @@ class DialogueSpec(StepsSpec):
     may end early by `end`; a conversation also ends when it fills the model's context.
     """
 
-    TEMPLATES = {"opening": OPENING, "further": FURTHER, "assistant": ""}
+    TEMPLATES = {**template_texts(__file__, "dialogue", "opening", "further"), "assistant": ""}
     HOLES = {"opening": ("topic",), "further": ("transcript",)}
 
     exchanges: int = 3  # exchanges of user and assistant at most; the number is drawn by the row's seed

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from gristmill.engines.contract import FREE_TEXT, UNFINISHED, AnswerForm, ChatEngine, Reply
 from gristmill.engines.errors import AskRefused, EngineDead
+from gristmill.engines.recorded import RecordedEngine, row_engines
 from gristmill.engines.throttle import Throttle, throttle_of
 from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
 from gristmill.generators.text.contract import Ask, Method, Session
@@ -41,7 +42,7 @@ class TextGenerator(Generator):
 
     @property
     def _reply_columns(self) -> ReplyColumns:
-        return ReplyColumns(self.form, self.program.keeps_turns)
+        return ReplyColumns(self.form, self.program.keeps_turns, self.is_paid)
 
     @property
     def method(self) -> str | None:
@@ -60,6 +61,10 @@ class TextGenerator(Generator):
         return self._totals
 
     @property
+    def paid(self) -> float:
+        return self._engine.paid if isinstance(self._engine, RecordedEngine) else 0.0
+
+    @property
     def throttle(self) -> Throttle | None:
         return self._throttle if self._engine is not None and not self._engine.synchronous else None
 
@@ -67,20 +72,35 @@ class TextGenerator(Generator):
     def open_engine(self) -> ChatEngine:
         """The engine, ready to answer."""
 
+    def check(self) -> None:
+        """See Generator.check; subclasses extend it."""
+        self.program.check()
+
     def open(self) -> None:
-        self._engine = self.open_engine()
+        self.program.open()
+        try:
+            engine = self.open_engine()
+        except BaseException:
+            self.program.close()
+            raise
+        self._engine = RecordedEngine(engine, self.answers, "generator") if self.is_paid else engine
         self._throttle = throttle_of(self._engine, self._max_in_flight)
+
+    def close(self) -> None:
+        """See Generator.close; subclasses extend it."""
+        self.program.close()
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         engine = self._engine
         if engine is None:
             raise EngineDead("make before open")
         columns = [asks.column(name).to_pylist() for name in ("id", "seed", ASK.name, REJECT.name)]
-        jobs = [self._one(engine, *row[:3]) if row[3] is None else None for row in zip(*columns)]
-        if engine.synchronous:
-            rows = [_drive(job) if job is not None else None for job in jobs]
-        else:
-            rows = await self._throttle.gather(jobs, begin_order(columns[2], self.program.answers_follow_asks))
+        async with row_engines(engine, asks) as engines:
+            jobs = [self._one(*row[:4]) if row[4] is None else None for row in zip(engines, *columns)]
+            if engine.synchronous:
+                rows = [_drive(job) if job is not None else None for job in jobs]
+            else:
+                rows = await self._throttle.gather(jobs, begin_order(columns[2], self.program.answers_follow_asks))
         return fill(asks, self.payload, rows)
 
     async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> GeneratedRow:

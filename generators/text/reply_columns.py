@@ -1,6 +1,7 @@
 """The columns of a row that come from its replies, whatever its method: reasoning, logprobs, turns, kept tokens."""
 
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 import pyarrow as pa
@@ -8,10 +9,12 @@ import pyarrow as pa
 from gristmill.engines.contract import AnswerForm, ChatEngine, Reply
 from gristmill.generators.text.answers import first_object
 from gristmill.generators.text.contract import TOKENS_KEPT, TURNS, Session
-from gristmill.records.schema import REASONING, TOKENS_REASONING, clean
+from gristmill.records.schema import REASONING, TOKENS_REASONING, clean, cost_field
 
 # Mean and least logprob of the answer's tokens, and their mean entropy, in nats; null for an answer of several calls.
 LOGPROBS = [pa.field(name, pa.float32()) for name in ("logprob_mean", "logprob_min", "entropy")]
+
+COST = cost_field("cost")  # money paid for the calls of a row, those that were refused included
 
 
 class ReplyColumns:
@@ -21,9 +24,10 @@ class ReplyColumns:
     several calls; `tokens_reasoning` counts the tokens of `tokens_out` before the answers of all calls.
     """
 
-    def __init__(self, form: AnswerForm, keeps_turns: bool) -> None:
+    def __init__(self, form: AnswerForm, keeps_turns: bool, is_paid: bool) -> None:
         self._form = form
         self._keeps_turns = keeps_turns
+        self._is_paid = is_paid
 
     @property
     def fields(self) -> list[pa.Field]:
@@ -32,6 +36,7 @@ class ReplyColumns:
             *([TOKENS_KEPT, turns_field(self._form.reasoning)] if self._keeps_turns else []),
             *([REASONING, TOKENS_REASONING] if self._form.reasoning else []),
             *(LOGPROBS if self._form.logprobs else []),
+            *([COST] if self._is_paid else []),
         ]
 
     def values(
@@ -54,7 +59,10 @@ class ReplyColumns:
             values[TOKENS_REASONING.name] = sum(each.tokens_reasoning for each in replies)
         if self._form.logprobs and answer is not None and reply and reply.logprobs:
             logprobs = reply.logprobs
-            values |= dict(zip((f.name for f in LOGPROBS), (logprobs.mean, logprobs.min, logprobs.entropy)))
+            numbers = (logprobs.mean, logprobs.min, logprobs.entropy)
+            values |= {f.name: None if isnan(number) else number for f, number in zip(LOGPROBS, numbers)}
+        if self._is_paid:
+            values[COST.name] = session.cost
         return values
 
 

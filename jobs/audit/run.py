@@ -7,12 +7,13 @@ import pyarrow as pa
 
 from gristmill.cluster.reading import is_on_cluster, ordered_reads
 from gristmill.jobs.audit.admission import AdmissionAudit
+from gristmill.jobs.audit.closing import ClosingAudit
 from gristmill.jobs.audit.existing import ExistingAudit
 from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
 from gristmill.jobs.audit.lots import LotAudit, LotFacts, differences
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import open_console
-from gristmill.records.output import ledger, manifest
+from gristmill.records.output import answers, ledger, manifest
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
 from gristmill.records.output.shard_reading import UnreadableShard, meta_of, read_footer
@@ -49,6 +50,8 @@ def examine_run(store: Store, run: Manifest) -> Findings:
             findings.add(f"{rejected[lot][0]} has no kept shard: its lot was never committed")
         else:  # a driver that was stopped may still commit the lot
             findings.count("rejected shards of lots that are not committed", len(rejected[lot]))
+    if num_answers := answers.leftovers(store, num_lots):
+        findings.count("kept answers of committed lots, which the next start deletes", num_answers)
     is_over = run.state in ("complete", "exhausted")
     counts, counted_lots = Summary(), Summary()  # of all lots, and of those that the manifest counts
     lots = sorted(kept)
@@ -67,6 +70,8 @@ def examine_run(store: Store, run: Manifest) -> Findings:
             if number % LOTS_PER_TASK == 0:
                 bar.show(number, len(lots), f"{number:,} of {len(lots):,} lots checked")
     walk.close(rejected)
+    for line in walk.closing.close(is_over):
+        findings.add(line)
     for name, stated, actual in differences(run.totals, counts if is_over else counted_lots):
         findings.add(f"{manifest.NAME} says {name} = {stated}, the shards hold {actual}")
     if counts.asks != counts.kept + counts.num_rejected:
@@ -97,6 +102,7 @@ class _Walk:
 
     def __init__(self, audit: LotAudit, findings: Findings, existing: ExistingAudit) -> None:
         self.findings, self.dedup, self.existing = findings, audit.dedup, existing
+        self.closing = ClosingAudit(audit.run)
         self.replay = AdmissionAudit(audit.admissions, int(audit.run.recipe["lot_size"]))
         self.index = self.dedup.exact_index(self.dedup.bands) if self.dedup else None
         self.ids: list[np.ndarray] = []  # of kept rows
@@ -105,6 +111,7 @@ class _Walk:
     def lot(self, facts: LotFacts) -> None:
         for line in facts.errors:
             self.findings.add(line)
+        self.closing.lot(facts.lot, facts.closing, facts.summary.kept)
         if facts.admission is not None:
             for line in self.replay.lot(facts.admission, facts.lot):
                 self.findings.add(line)

@@ -1,5 +1,6 @@
 """A flow file: steps of several verbs in order, each with the outputs of earlier steps as its inputs."""
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gristmill.cluster.spec import ClusterSpec
+from gristmill.jobs.recipes.kind_change import leave_out_other_keys
 from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table, put
 from gristmill.records.errors import UserError
 from gristmill.records.shipped import PREFIX, shipped_path
@@ -133,11 +135,13 @@ def _tables(step: StepSpec, flow: FlowSpec, folder: Path) -> dict[str, Any] | No
         source = str(folder / source)
     try:
         table = load_table(source)
+        before = copy.deepcopy(table)
         for address, value in _leaves(step.set):
             try:
                 put(table, address, value)
             except (IndexError, ValueError, TypeError, AttributeError):
                 raise UserError(f"set: there is no '{address}' to set") from None
+        leave_out_other_keys(before, table)
     except UserError as error:
         raise UserError(f"step '{step.name}': {error}") from None
     cluster = table.get("cluster", {})

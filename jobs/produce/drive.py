@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
+from gristmill.jobs.produce.call_costs import call_cost
+from gristmill.jobs.produce.closing import closed_at, unreached
 from gristmill.jobs.produce.inputs import SourceWatch
 from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.session import interruptible, is_stopping
 from gristmill.records.committed import CommittedRows
+from gristmill.records.output import answers
 from gristmill.records.output.lease import Lease
 from gristmill.records.output.manifest import Manifest, State
 from gristmill.records.output.shards import Summary
@@ -18,9 +21,9 @@ BUDGET_ENDS = ("device_s", "cost")
 
 def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> State:
     """The state of a run that was not stopped; `ended` is the limit that ended it, None where the asks ran out."""
-    if ended == "quotas" or compiled.is_full(totals):
-        return "complete"
     limits, num_asks = compiled.recipe.limits, compiled.plan.num_asks
+    if ended == "quotas" or compiled.is_full(totals):
+        return "exhausted" if unreached(limits, totals) else "complete"
     if ended in BUDGET_ENDS:
         is_endless = num_asks is None and compiled.recipe.source.cycle
         only_goal = is_endless and not (limits.kept_rows or limits.kept_tokens or limits.tokens)
@@ -28,7 +31,7 @@ def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> S
     if limits.alarm(totals) and not limits.reached(totals) and (num_asks is None or totals.asks < num_asks):
         return "alarm"
     wanted_more = (limits.kept_rows or limits.kept_tokens or limits.tokens) and not limits.reached(totals)
-    return "exhausted" if wanted_more else "complete"
+    return "exhausted" if wanted_more or unreached(limits, totals) else "complete"
 
 
 def drive(
@@ -44,23 +47,24 @@ def drive(
 
     `leftovers`: see `ledger.settle`.
     """
-    from gristmill.cluster.connect import connected  # ray is imported only when a run starts
+    from gristmill.cluster.answer_store import answer_store  # ray is imported only when a run starts
+    from gristmill.cluster.connect import connected
     from gristmill.cluster.lots.job import Job, Progress
     from gristmill.cluster.lots.loop import LotLoop
     from gristmill.cluster.lots.work import LotPipeline
     from gristmill.cluster.preflight import request_of, seated
 
     recipe, generator = compiled.recipe, compiled.generator
-    spec, is_pooled = recipe.cluster, generator.needs.pooled
+    spec = recipe.cluster
     pipeline = LotPipeline(
         compiled.plan,
         compiled.stages,
         compiled.schema,
         recipe.output,
-        None if is_pooled else generator,
+        generator.unpooled,
         compiled.pooled,
     )
-    spent = manifest.spent("device_s"), manifest.spent("cost")
+    spent, paid_parts = (manifest.spent("device_s"), manifest.spent("cost")), compiled.paid_parts
     request = request_of(store.uri, recipe.name, compiled.pools, spec)
     with (
         Monitor(compiled, store, manifest, totals, lease, console) as monitor,
@@ -68,6 +72,8 @@ def drive(
         seated(request, spec, is_stopping) as seat,
     ):
         monitor.begin()
+        for part in paid_parts:
+            part.answers = answers.AnswerFolder(answer_store(store), compiled.fingerprint)
         job = Job(
             pipeline,
             compiled.ask_source(store),
@@ -75,13 +81,16 @@ def drive(
             spec,
             recipe.limits,
             seat,
-            generator if is_pooled else None,
+            generator.pooled,
             totals,
             *spent,
             leftovers,
             lease.check,
             monitor.events.note,
             None if compiled.source.is_ended or not isinstance(compiled.source, CommittedRows) else compiled.source,
+            manifest.spent("paid"),
+            expected.per_ask if recipe.limits.cost and (expected := call_cost(compiled, totals)) else 0.0,
+            bool(paid_parts),
         )
         watch = SourceWatch(compiled.source, manifest)
 
@@ -98,6 +107,12 @@ def drive(
                 raise
         if ended != "stopped":
             watch.end()
+        if recipe.limits.exact:
+            manifest.closed_at = closed_at(store, totals.num_lots)
         state = "stopped" if ended == "stopped" else end_state(compiled, totals, ended)
+        if paid_parts:
+            monitor.paid = totals.paid + answers.settle(store, compiled.fingerprint, totals.num_lots)
+            if state == "complete":
+                answers.delete(store)
         monitor.end(state, None if ended == "stopped" else ended)
     return state

@@ -73,7 +73,7 @@ class Monitor:
             recipe.name, compiled.plan.num_asks, recipe.limits, totals, console, quiet=is_json()
         )
         self._recorder = EventRecorder(self.events)
-        self.before = manifest.spent("device_s"), manifest.spent("cost")
+        self.before = manifest.spent("device_s"), manifest.spent("cost"), manifest.spent("paid")
         self.started = self._saved = self._measured = time.monotonic()
         self._errors: dict[str, int] = {}
         self._metrics: Metrics | None = None
@@ -81,6 +81,7 @@ class Monitor:
         self._noted: Progress | None = None  # at the last "progress" event
         self._lanes: dict[str, Occupancy] = {}  # by engine, at the last "progress" event
         self._has_warned = False
+        self.paid = 0.0  # at least so much money for calls over all starts, as the store says
 
     def __enter__(self) -> "Monitor":
         self.display.__enter__()
@@ -104,7 +105,7 @@ class Monitor:
             "start",
             num_lots=self.totals.num_lots,
             num_asks=self.compiled.plan.num_asks,
-            replicas=pools.get("generator", 0),
+            replicas=sum(pools[name] for name in self.compiled.generator.pooled),
             pools=pools,
         )
         self.save()
@@ -112,7 +113,7 @@ class Monitor:
     def update(self, progress: "Progress") -> None:
         """Show and save. Raises UserError when another driver has taken the output over."""
         self._last, now = progress, time.monotonic()
-        literals = _literals(progress)
+        literals = self._literals(progress)
         self.display.update(progress, literals)
         self.lease.check()
         if not self._has_warned and (words := likeness(self.totals.templates, WARN_SHARE)):
@@ -136,7 +137,7 @@ class Monitor:
         if self._metrics:
             self._metrics.update(self._sample(self._last))
         if self._last is not self._noted and self._last is not None:
-            self._note(self._last, _literals(self._last))
+            self._note(self._last, self._literals(self._last))
         self.events.note("end", state=state, why=why or ended)
         if self.lease.lost:
             return
@@ -154,7 +155,16 @@ class Monitor:
         if progress:
             start["stage_s"] = {k: round(v, 2) for k, v in progress.busy_s.items()}
             start["device_s"] = round(progress.device_s - self.before[0], 1)
-            start["cost"] = round(progress.cost - self.before[1], 6)
+            start["cost"] = round(progress.cost - self.before[1], 9)
+            start["paid"] = round(progress.paid - self.before[2], 9)
+            start["pools"] = {
+                name: {
+                    "device_s": round(pool.device_s, 1),
+                    "cost": round(pool.cost, 9),
+                    "paid": round(pool.paid, 9),
+                }
+                for name, pool in progress.spending.items()
+            }
             start["retries"] = dict(progress.retries)
             start["engines"] = speed_literals(progress)
             if progress.facts:
@@ -164,6 +174,7 @@ class Monitor:
                 self.events.note("storage", kind=kind, num=number - self._errors.get(kind, 0))
         self._errors = dict(self.store.errors)
         self.manifest.totals = self.totals
+        self.manifest.count_paid(max(self.totals.paid, self.paid))
         self.manifest.account(spec.price_per_device_hour, spec.currency)
         self.manifest.save(self.store)
         self.events.flush()
@@ -179,6 +190,11 @@ class Monitor:
                 shares[name] = round((lane.busy_s - before.busy_s) / (lane.slot_s - before.slot_s), 3)
         self._lanes = dict(progress.lanes)
         return shares
+
+    def _literals(self, progress: "Progress") -> dict[str, Any]:
+        """The values of a "progress" event, with the money for calls where there are any."""
+        paid = {"paid": progress.paid, "currency": self.compiled.recipe.cluster.currency}
+        return {**_literals(progress), **(paid if progress.paid else {})}
 
     def _save_if_possible(self) -> None:
         """Save in the middle of a run. The rows do not need it: a store in trouble fails the next commit, if at all."""

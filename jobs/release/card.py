@@ -13,10 +13,11 @@ from gristmill.jobs.release.format_card import format_section
 from gristmill.jobs.release.formats import RowFormat
 from gristmill.jobs.release.markdown import code, fenced, prose, yaml_string
 from gristmill.jobs.release.mixture.spec import ADDED
+from gristmill.jobs.terminal.tables import money
 from gristmill.records.licenses import HUB, UNKNOWN, license_id, license_url
 from gristmill.records.masking.masks import masked
 from gristmill.records.mixing.regimes import REAL
-from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.manifest import Manifest, generators_of
 from gristmill.records.output.shards import Summary
 from gristmill.records.printable import json_text
 from gristmill.records.schema import IDENTITY, PROVENANCE, has_reasoning
@@ -43,7 +44,18 @@ def size_category(num_rows: int) -> str:
 
 def is_real(manifest: Manifest) -> bool:
     """Whether no row of the run is synthetic: `passthrough` keeps the rows of its source, which are real by default."""
-    return bool((manifest.recipe.get("generator") or {}).get("origin") == REAL)
+    generators = generators_of(manifest.recipe)
+    return bool(generators) and all(generator.get("origin") == REAL for generator in generators)
+
+
+def _makers(recipe: Mapping[str, Any]) -> str:
+    """The generators with their models, as the begin of a sentence that ends with the method."""
+    parts = []
+    for generator in generators_of(recipe):
+        model = generator.get("name") or generator["model"] if generator.get("model") else generator.get("name")
+        words = " with the model " if generator.get("model") else " named "
+        parts.append(f"{code(generator['kind'])}{f'{words}{code(str(model))}' if model else ''}")
+    return f"The generator was\n{parts[0]}" if len(parts) == 1 else f"The generators were\n{', '.join(parts)}"
 
 
 def facts_of_run(manifest: Manifest, totals: Summary, file: FactsFile, format_task: str | None = None) -> Facts:
@@ -52,6 +64,8 @@ def facts_of_run(manifest: Manifest, totals: Summary, file: FactsFile, format_ta
     spec = release_spec(recipe.get("release") or {}, file)
     source = recipe.get("source") or {}
     place = source.get("path") or ("the items of the recipe" if any(source.get("items") or ()) else None)
+    if source.get("kind"):
+        place = f"rows of the kind {source['kind']}, which are computed"
     license = file.source.license or source.get("license")
     return Facts(
         recipe["name"],
@@ -160,6 +174,16 @@ rows = datasets.load_dataset("parquet", data_files="train-*.parquet", split="tra
 """
 
 
+def _calls_cost(totals: Summary, manifest: Manifest) -> str:
+    """What the calls of an endpoint cost, in a sentence; empty where they cost nothing."""
+    paid = manifest.cost.get("paid")
+    if not paid:
+        return ""
+    unit = prose(str(manifest.cost.get("currency") or ""))
+    per_token = f", {money(1000 * paid / totals.kept_tokens)} per 1,000 kept tokens" if totals.kept_tokens else ""
+    return f"The calls cost {money(paid)} {unit}{per_token}. "
+
+
 def dataset_card(
     manifest: Manifest,
     totals: Summary,
@@ -175,10 +199,6 @@ def dataset_card(
     rejected = "\n".join(
         f"| rejected {prose(reason)} | {count:,} |" for reason, count in sorted(totals.rejected.items())
     )
-    generator = recipe["generator"]
-    model = (
-        f" with the model {code(str(generator.get('name') or generator['model']))}" if generator.get("model") else ""
-    )
     method = f", the method {code(recipe['method']['kind'])}" if recipe["method"] else ""
     origins = (
         "Every row is synthetic." if row_format else "Every row is synthetic unless its `origin` column says `real`."
@@ -189,13 +209,12 @@ def dataset_card(
     num_rows = sum(shard.num_rows for shard in shards)
     tokens = f"""The kept rows hold {totals.kept_tokens:,} of the {totals.tokens_out:,} generated tokens; \
 {totals.spent_on_rejected:,}
-were spent on rejected rows. """
+were spent on rejected rows. {_calls_cost(totals, manifest)}"""
     return f"""{front_matter(facts, num_rows, tags)}# {prose(facts.title)}
 
 {prose(facts.description)}
 
-{origins} The generator was
-{code(generator["kind"])}{model}{method}. The fingerprint of the recipe is `{manifest.fingerprint}`.
+{origins} {_makers(recipe)}{method}. The fingerprint of the recipe is `{manifest.fingerprint}`.
 {manifest.repeatability}
 
 ## Generated and kept rows

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.records.schema import IDENTITY, PROVENANCE, REASONING, REJECT, has_reasoning
+from gristmill.stages.trajectory.messages import is_messages, message_text
 
 MAX_CHARS = 600  # of one part of a row
 MAX_CODE_CHARS = 1200
@@ -110,7 +111,7 @@ def layout_of(schema: pa.Schema, stages: Sequence[tuple[str, Mapping[str, Any], 
     `stages`: name, table of the recipe, and findings of each.
     """
     texts = [f.name for f in schema if pa.types.is_string(f.type) and f.name not in RUN_COLUMNS]
-    talks = [f.name for f in schema if _is_talk(f.type)]
+    talks = [f.name for f in schema if is_messages(f.type)]
     added = {n for _, _, names in stages for n in names} | {DUPLICATE_OF}
     payload = [n for n in texts if n not in added and not (n == REASONING.name and has_reasoning(schema.names))]
     questions = tuple(n for n in QUESTIONS if n in payload or n in talks)
@@ -134,7 +135,7 @@ def layout_of(schema: pa.Schema, stages: Sequence[tuple[str, Mapping[str, Any], 
         *(t["tests"] for t in programs if t.get("tests")),
     }
     thoughts = (REASONING.name,) if has_reasoning(schema.names) else ()
-    used = {*questions, *answers, *thoughts, "text", TURNS}
+    used = {*questions, *answers, *thoughts, "text", "tools", TURNS}  # `tools` is the same long text in each row
     facts = [f.name for f in schema if f.name not in RUN_COLUMNS | used | added and _is_plain(f.type)]
     findings = {name: [n for n in names if n in schema.names and _is_plain(schema.field(n).type)]
                 for name, _, names in stages}  # fmt: skip
@@ -151,12 +152,6 @@ def _is_plain(kind: pa.DataType) -> bool:
     return any(
         is_(kind) for is_ in (pa.types.is_string, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
     )
-
-
-def _is_talk(kind: pa.DataType) -> bool:
-    if not pa.types.is_list(kind) or not pa.types.is_struct(kind.value_type):
-        return False
-    return {"role", "content"} <= {f.name for f in kind.value_type}
 
 
 def row_view(row: Mapping[str, Any], layout: RowLayout) -> RowView:
@@ -195,7 +190,7 @@ def _parts(row: Mapping[str, Any], layout: RowLayout, reason: str | None) -> tup
             continue
         label = "" if alone else name
         if isinstance(value, list):
-            messages = tuple((str(m["role"]), cut(m["content"] or "")) for m in value[:MAX_MESSAGES])
+            messages = tuple((_speaker(m), cut(message_text(m))) for m in value[:MAX_MESSAGES])
             parts.append(Part(label, "talk", messages=messages, num_more=len(value) - len(messages)))
         elif name in layout.code:
             parts.append(Part(label, "code", cut(value, MAX_CODE_CHARS, is_code=True)))
@@ -206,6 +201,11 @@ def _parts(row: Mapping[str, Any], layout: RowLayout, reason: str | None) -> tup
     if not parts and (turns := row.get(TURNS)):  # no payload: the last call shows what happened
         parts.append(Part(f"last answer ({turns[-1]['turn']})", "text", cut(turns[-1]["text"] or "")))
     return tuple(parts)
+
+
+def _speaker(message: Mapping[str, Any]) -> str:
+    """Who speaks: the role, and the name of a tool."""
+    return " ".join([str(message["role"]), *([message["name"]] if message.get("name") else [])])
 
 
 def _last(value: Any) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 from gristmill.records.output import templates
 from gristmill.records.output.shards import Summary
 from gristmill.records.printable import printable
+from gristmill.records.schema import LIMIT, SURPLUS
 
 
 def clock(seconds: float) -> str:
@@ -62,7 +63,7 @@ def cost_table(totals: Summary, stages: Sequence[str], cost: Mapping[str, Any]) 
     for name in ("stage", "rows in", "rejected", "yield", "tokens spent on them"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     rows = totals.asks
-    for stage in ["generator", *stages]:
+    for stage in ["generator", *stages, *([LIMIT] if SURPLUS in totals.rejected else [])]:
         lost = _of_stage(totals.rejected, stage)
         if lost or stage != "generator":
             share = f"{1 - lost / rows:.1%}" if rows else ""
@@ -76,6 +77,8 @@ def cost_table(totals: Summary, stages: Sequence[str], cost: Mapping[str, Any]) 
     if cost.get("cost") is not None:
         money = cost["currency"]
         table.add_row("cost", f"{cost['cost']:,.4f} {money}", "", "", "")
+        if cost.get("paid"):
+            table.add_row("of it for calls", f"{cost['paid']:,.4f} {money}", "", "", "")
         for name, key in (("per kept row", "per_kept_row"), ("per 1,000 kept tokens", "per_1000_kept_tokens")):
             if cost.get(key) is not None:
                 table.add_row(name, f"{cost[key]:,.6f} {money}", "", "", "")

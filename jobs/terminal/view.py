@@ -146,4 +146,6 @@ def facts(progress: Mapping[str, Any], cost: Mapping[str, Any] | None = None) ->
         words.append(("retries", f"{progress['retries']:,}"))
     if cost:
         words.append(("cost", f"{money(cost['cost'])} {cost.get('currency') or ''}".strip()))
+    elif progress.get("paid"):
+        words.append(("calls", f"{money(progress['paid'])} {progress.get('currency') or ''}".strip()))
     return words

@@ -141,6 +141,9 @@ class Store(ABC):
     def delete(self, name: str) -> None:
         """Remove the object if it exists."""
 
+    def drop_folder(self, name: str) -> None:  # noqa: B027 - S3 has no folders
+        """Remove a folder that is empty."""
+
     def record(self, name: str, size: int, sha256: str) -> None:  # noqa: B027 - most stores show each put at once
         """Learn of an object that another process has put, for a store whose objects become visible together."""
 

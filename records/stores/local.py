@@ -185,6 +185,10 @@ class LocalStore(Store):
         with _in_one_line(self.root / name, "deleted"):
             (self.root / name).unlink(missing_ok=True)
 
+    def drop_folder(self, name: str) -> None:
+        with suppress(OSError):  # missing or not empty
+            (self.root / name).rmdir()
+
     def clear(self) -> None:
         super().clear()
         for folder in (*sorted((p for p in self.root.rglob("*") if p.is_dir()), reverse=True), self.root):

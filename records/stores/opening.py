@@ -12,7 +12,10 @@ from gristmill.records.stores.local import LocalStore
 
 SCHEMES = ("file://", "s3://", "gs://", "az://", "hf://datasets/")
 # What the verbs write into an output, at its top.
-FOLDERS = ("kept", "rejected", "events", "index", "checkpoints", "units", "rows", "students", "audit-fit")
+FOLDERS = (
+    *("kept", "rejected", "events", "index", "answers"),
+    *("checkpoints", "units", "rows", "students", "audit-fit"),
+)
 FILES = (
     *("manifest.json", "lease.json", "report.html", "model.json", "weights.safetensors", "audit.json", "study.json"),
     *("results.parquet", "summary.parquet", "metrics.json", "mixture.json", "croissant.json", "README.md", "pack.json"),

@@ -4,6 +4,7 @@ python -m tests.chaos                                  100 kills over runs of se
 python -m tests.chaos --kills 8 --lots 30              one short run
 python -m tests.chaos --kinds driver,node --seed 7     other kinds, other moments
 python -m tests.chaos --beside --kinds node,driver     two runs on one cluster
+python -m tests.chaos --endpoint                       a few kills under an endpoint that fails and counts its calls
 python -m tests.chaos --teacher                        a few kills under a real small vLLM teacher
 
 Exit code 0 only when every run was right. When one was not, its output and all logs are kept.
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 
 from gristmill.engines.guard import Guard
+from tests.chaos import paid
 from tests.chaos.campaign import Campaign, Failed
 from tests.chaos.plan import KINDS
 from tests.chaos.report import ends, literals, splits, table, versions, write
@@ -29,19 +31,21 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, help="how many (default 100; 4 with --teacher)")
+    parser.add_argument("--kills", type=int, help="how many (default 100; 4 with --teacher, 10 with --endpoint)")
     parser.add_argument("--seed", type=int, default=1, help="of kinds, moments and victims (default 1)")
     parser.add_argument("--kinds", help=f"some of {','.join(KINDS)} (default all; replica,driver with --teacher)")
     parser.add_argument("--lots", type=int, help="of each run (default 60; 16 with --teacher)")
     parser.add_argument("--teacher", action="store_true", help="the real vLLM engine with a small model")
+    parser.add_argument("--endpoint", action="store_true", help="an endpoint whose calls fail and are counted")
     parser.add_argument("--beside", action="store_true", help="a second run on the same cluster, judged as well")
     parser.add_argument("--reconnect-s", type=int, help="how long Ray waits for a lost head (default Ray's own, 60)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and kills.json there in any case")
     parser.add_argument("--write", type=Path, metavar="FILE", help="replace the table between the markers of this file")
     args = parser.parse_args(argv)
-    args.kills = args.kills or (4 if args.teacher else 100)
+    args.kills = args.kills or (4 if args.teacher else 10 if args.endpoint else 100)
     args.lots = args.lots or (16 if args.teacher else 60)
-    args.kinds = tuple((args.kinds or ("replica,driver" if args.teacher else ",".join(KINDS))).split(","))
+    usual = ("replica", "driver") if args.teacher else paid.KINDS if args.endpoint else KINDS
+    args.kinds = tuple(args.kinds.split(",") if args.kinds else usual)
     if unknown := set(args.kinds) - set(KINDS):
         parser.error(f"unknown kinds: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     return args
@@ -92,6 +96,7 @@ def main(argv: list[str]) -> int:
 def replay(args: argparse.Namespace) -> str:
     words = [f"python -m tests.chaos --kills {args.kills} --seed {args.seed} --lots {args.lots}"]
     words += ["--teacher"] if args.teacher else []
+    words += ["--endpoint"] if args.endpoint else []
     words += ["--beside"] if args.beside else []
     return " ".join([*words, f"--kinds {','.join(args.kinds)}"])
 

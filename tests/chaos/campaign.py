@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gristmill.records.stores.opening import open_store
+from tests.chaos import paid
 from tests.chaos.driver import Driver, WrongData, WrongEnd, elsewhere
 from tests.chaos.neighbour import Neighbour
 from tests.chaos.nodes import Nodes, leftovers
@@ -47,6 +48,7 @@ class Campaign:
         self.nodes = Nodes(ray_folder, args.reconnect_s)
         self.server: S3Server | None = None
         self.source = SourceFile(keep)
+        self.endpoint = paid.CountedProxy() if args.endpoint else None
 
     def play(self) -> None:
         """Raises Failed."""
@@ -54,6 +56,8 @@ class Campaign:
         due = deque(kills(args.kills, args.seed, args.kinds, args.lots))
         if "pause" in args.kinds:
             elsewhere()
+        if self.endpoint:
+            self.endpoint.__enter__()
         (self.keep / "s3").mkdir(exist_ok=True)
         self.server = S3Server(self.keep / "s3")
         os.environ.update(self.server.env)  # for the workers of the nodes, too
@@ -75,6 +79,8 @@ class Campaign:
         path = {"path": str(self.source.path), "cycle": True}
         if self.args.teacher:
             return teacher(self.keep, self.args.lots * TEACHER_LOT_SIZE, TEACHER_LOT_SIZE, source=path)
+        if self.endpoint:
+            return paid.recipe(self.keep, self.endpoint, self.args.lots * LOT_SIZE, LOT_SIZE, path)
         items, pooled = {**path, "items": None}, {"pooled": True}
         return canned(self.keep, self.args.lots * LOT_SIZE, LOT_SIZE, source=items, generator=pooled)
 
@@ -117,6 +123,9 @@ class Campaign:
         neighbour = Neighbour(arguments, folder / "beside", self.nodes) if args.beside else None
         assert self.server
         mine = self._kills(due, share, local)
+        if self.endpoint:
+            self.endpoint.pace(LOT_SIZE / SECONDS_PER_LOT, shape.replicas)
+        num_calls = self.endpoint.num_calls if self.endpoint else 0
         driver = Driver([*arguments, "--out", out], folder)
         look = folder_look(Path(out)) if local else bucket_look(self.server, f"run-{number}")
         with Watch(look) as watch:
@@ -142,6 +151,10 @@ class Campaign:
             verdict.wrong += [f"the run beside: {what}" for what in beside.wrong]
             self._tell(number, beside, 0, len(neighbour.driver.starts), " (the run beside)")
         verdict.wrong += watch.wrong + [f"left behind on the cluster: {what}" for what in left]
+        if self.endpoint:
+            needed = args.lots * LOT_SIZE
+            verdict.wrong += self.endpoint.wrong(num_calls, needed, run.struck, shape)
+            self.say(f"run {number}: {self.endpoint.num_calls - num_calls} calls, {needed} needed")
         self.costs += costs(run.struck, watch.commits, driver.starts, shape.window, verdict)
         self._tell(number, verdict, len(run.struck), len(driver.starts))
         if verdict.wrong:
@@ -156,7 +169,7 @@ class Campaign:
             "cluster.window": shape.window,
             "cluster.max_retries": MAX_RETRIES,
         }
-        if not self.args.teacher:
+        if not (self.args.teacher or self.endpoint):
             settings["generator.seconds_per_ask"] = SECONDS_PER_LOT * shape.replicas / LOT_SIZE
         command = ["produce", self._recipe()]
         for name, value in settings.items():
@@ -175,6 +188,8 @@ class Campaign:
     def stop(self) -> None:
         """End all that was started; returns when it is gone."""
         self.nodes.stop()
+        if self.endpoint and self.endpoint.url:
+            self.endpoint.__exit__()
         if self.server and self.server.process and self.server.process.poll() is None:
             self.server.kill()
 

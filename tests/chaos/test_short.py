@@ -40,6 +40,15 @@ def test_two_runs_on_one_cluster_under_kills(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3000)
+def test_an_endpoint_that_fails_is_paid_once_under_kills(tmp_path: Path) -> None:
+    """The short form is cluster/lots/test_paid.py, and without Ray engines/endpoint/test_paid_once.py."""
+    done = chaos("--endpoint", "--kills", "8", "--lots", "40", "--seed", "2", "--keep", str(tmp_path), timeout=2900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| all | 8 | 0 | 0 |" in done.stdout and " calls, 1280 needed" in done.stdout
+
+
+@pytest.mark.nightly
 @pytest.mark.timeout(9000)
 def test_a_hundred_kills(tmp_path: Path) -> None:
     done = chaos("--kills", "100", "--seed", "1", "--keep", str(tmp_path), timeout=8900)

@@ -1,13 +1,41 @@
 """Budgets end a run at a lot border, over all its starts, and the manifest says what rows have cost."""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from gristmill.cluster.budget import Budget
+from gristmill.cluster.pools.meters import DeviceMeter
+from gristmill.cluster.spec import Limits
+from gristmill.records.output.manifest import Manifest
 from tests.conftest import gristmill
 from tests.outputs import num_committed
 from tests.recipes import canned, teacher
+
+
+@dataclass
+class Spent:
+    """A pool without devices that has finished some asks for money."""
+
+    num_done: int
+    paid: float
+    mean_lot_s: float = 0.0
+    price_per_device_hour: float | None = None
+    meter: DeviceMeter = field(default_factory=lambda: DeviceMeter(0))
+
+
+def test_calls_that_lots_in_flight_will_make_are_estimated_by_the_share_of_each_pool() -> None:
+    large, small, judge = Spent(10, 10.0), Spent(90, 9.0), Spent(50, 5.0)
+    budget = Budget(Limits(cost=30.0), [large, small, judge], num_generators=2)
+    budget.num_begun, budget.num_judged = 120, 80
+    # 20 asks at 19 / 100, and of 40 rows that are not judged at most 40 come to the judge, at 0.1 each.
+    assert budget._draining()["cost"] == pytest.approx(20 * 0.19 + 40 * 0.1)
+    assert budget.closing == "cost"
+    budget.num_begun = budget.num_judged = 120
+    assert budget._draining()["cost"] == 0 and budget.closing is None and budget.cost == 24.0
+
 
 SLOW = {"pooled": True, "seconds_per_ask": 0.01}
 
@@ -49,6 +77,55 @@ def test_a_budget_ends_the_run_at_a_lot_border_and_goes_on_when_it_is_raised(tmp
     assert gristmill("audit", out).returncode == 0
     forecast = gristmill("produce", recipe, "--out", out, *price, "--dry-run")
     assert "cost left" in forecast.stdout and "EUR" in forecast.stdout
+
+
+@dataclass
+class Pool:
+    """What a pool of an endpoint reports."""
+
+    paid: float = 0.0
+    num_done: int = 0
+    price_per_device_hour: float | None = None
+    mean_lot_s: float = 0.0
+    meter: DeviceMeter = field(default_factory=lambda: DeviceMeter(0.0))
+
+
+@pytest.mark.parametrize("limit", [1.6, 3.0, 10.0, 47.0])
+def test_no_lot_begins_that_the_calls_in_flight_leave_no_money_for(limit: float) -> None:
+    """A generator at 0.01 an ask and a judge at 0.02, with lots of 16 in flight and reports that come late."""
+    writer, judge = Pool(), Pool()
+    budget = Budget(Limits(cost=limit), [writer, judge], cost=1.5, paid=1.0, paid_per_ask=0.04)  # at most
+    assert (budget.cost, budget.paid) == (1.5, 1.0)
+    while not budget.closing:
+        budget.num_begun += 16
+        writer.num_done = max(0, budget.num_begun - 64)
+        judge.num_done = max(0, writer.num_done - 32)
+        writer.paid, judge.paid = 0.01 * writer.num_done, 0.02 * judge.num_done
+    assert budget.spent is None
+    writer.num_done = judge.num_done = budget.num_begun  # the lots in flight end
+    writer.paid, judge.paid = 0.01 * writer.num_done, 0.02 * judge.num_done
+    assert budget.num_begun >= 16  # however small the limit is
+    assert limit - 96 * 0.01 - 16 * 0.03 < budget.cost < limit + 16 * 0.03
+
+
+def test_what_rows_have_cost_counts_before_their_engines_report_it() -> None:
+    pool, committed = Pool(paid=0.5), [4.0]
+    budget = Budget(Limits(cost=10.0), [pool], cost=4.0, paid=4.0, committed_paid=lambda: committed[0])
+    assert budget.cost == 4.5
+    committed[0] = 9.0
+    assert (budget.cost, budget.paid, budget.spent) == (9.0, 9.0, None)
+    pool.paid = 6.0
+    assert (budget.cost, budget.spent, budget.share) == (10.0, "cost", 1.0)
+
+
+def test_a_start_counts_the_money_that_the_one_before_had_not_noted() -> None:
+    found = Manifest("f" * 32, {}, {}, starts=[{"cost": 2.0, "paid": 1.5}, {"cost": 1.0, "paid": 0.5, "device_s": 9.0}])
+    found.count_paid(1.0)  # less than is known: duplicates, or answers that were lost
+    assert found.spent("paid") == 2.0
+    found.count_paid(2.75)
+    assert (found.spent("paid"), found.spent("cost"), found.starts[0]["paid"]) == (2.75, 3.75, 1.5)
+    found.account(None, "EUR")
+    assert (found.cost["paid"], found.cost["cost"], found.cost["currency"]) == (2.75, 3.75, "EUR")
 
 
 def test_a_budget_of_money_needs_a_price(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.recipes import STAGES, canned
 
 FLAGS = {
     "produce": {"--help", "--out", "--set", "--dry-run"},
+    "preview": {"--help", "-n", "--set", "--json"},
     "fit": {"--help", "--out", "--set", "--dry-run"},
     "evaluate": {"--help", "--real-train", "--real-holdout", "--schema", "--target", "--model", "--seed"}
     | {"--max-rows", "--out", "--json", "--text-column", "--perplexity-model", "--student", "--teacher"},

@@ -11,23 +11,27 @@ from tests.generators.text.script import Script, method_of
 
 # Tables, and answers under which the method goes its longest way.
 ROWS = {
-    "code": ({"sampling": {"tests": {"max_tokens": 50}}}, {"Solve": "def f(): return 1", "": "assert f() == 1"}, 250),
+    "code": (
+        {"sampling": {"tests": {"max_tokens": 50}}},
+        {"solution": "def f(): return 1", "": "assert f() == 1"},
+        250,
+    ),
     "math": ({"samples": 4}, {"": "Answer: 4"}, 500),
-    "constitutional": ({"rounds": 3}, {"Rewrite": ["a", "b", "c"], "": "d"}, 700),
-    "preference": ({"responses": 3, "votes": 2}, {"Answer 1": [{"better": 1}] * 5 + ["?"], "": ["a", "b", "c"]}, 1500),
+    "constitutional": ({"rounds": 3}, {"revision": ["a", "b", "c"], "": "d"}, 700),
+    "preference": ({"responses": 3, "votes": 2}, {"judge": [{"better": 1}] * 5 + ["?"], "": ["a", "b", "c"]}, 1500),
     "self_instruct": (
         {},
         {
-            "Is this a class": {"classification": True},
-            "Which labels": {"labels": ["warm", "cold"]},
-            "Make up a short": {"input": "snow"},
+            "classify": {"classification": True},
+            "labels": {"labels": ["warm", "cold"]},
+            "input": {"input": "snow"},
             "": "Tell how warm the day is.",
         },
         400,
     ),
     "evol_instruct": (
         {"sampling": {"deepen": {"max_tokens": 170}, "equal": {"max_tokens": 9}}},
-        {"Two instructions": {"same": False}, "": "Name three red fruits."},
+        {"equal": {"same": False}, "": "Name three red fruits."},
         279,
     ),
 }
@@ -36,7 +40,8 @@ ROWS = {
 @pytest.mark.parametrize("kind", ROWS)
 def test_the_longest_way_is_what_most_tokens_counts(kind):
     table, script, most = ROWS[kind]
-    method, engine = method_of(kind, table), Script(script)
+    method = method_of(kind, table)
+    engine = Script(script, method=method)
     assert method.most_tokens(100) == most
     spent = []
     for seed in range(40):

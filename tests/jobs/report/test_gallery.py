@@ -22,6 +22,7 @@ from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import REASONING, REJECT, TOKENS_REASONING, full_schema
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
+from gristmill.stages.trajectory.messages import MESSAGES
 from tests.browser import browser, look
 from tests.jobs.report.test_report import EVIL, check_harmless, read
 
@@ -158,6 +159,29 @@ def test_preferences_stand_side_by_side_and_dialogues_in_turns(tmp_path: Path) -
     assert row.facts == (("topic", "t"),)
     write_report(talks)
     check_harmless(*read(tmp_path / "talks"))
+
+
+def test_calls_of_tools_and_their_results_stand_under_their_speakers(tmp_path: Path) -> None:
+    function = {"name": "add", "arguments": f'{{"a": "{EVIL}"}}'}
+    said = [
+        {"role": "user", "content": "q"},
+        {
+            "role": "assistant",
+            "content": "I add.",
+            "tool_calls": [{"id": "1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "content": EVIL, "tool_call_id": "1", "name": "add"},
+    ]
+    fields = [MESSAGES, pa.field("text", pa.string()), pa.field("tools", pa.string())]
+    run = write_run(tmp_path / "agents", fields, [{"messages": said, "text": "x", "tools": "[]"}], [])
+    (row,) = gallery(run, read_sample(run, 1, 1), book_of(run).recipe)
+    (part,) = row.parts
+    assert [(who, words.text) for who, words in part.messages] == [
+        ("user", "q"), ("assistant", f"I add. [calls add({function['arguments']})]"), ("tool add", EVIL),
+    ]  # fmt: skip
+    assert row.facts == (), "the tools are the same long text in each row"
+    write_report(run)
+    check_harmless(*read(tmp_path / "agents"))
 
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12), st.integers(1, 4), st.sets(st.sampled_from("ab")))

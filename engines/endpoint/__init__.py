@@ -1,0 +1,1 @@
+"""An engine behind an OpenAI-shaped HTTP interface: a vLLM or SGLang server, a router, a paid API."""

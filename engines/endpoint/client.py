@@ -1,0 +1,73 @@
+"""The clients of the `openai` package, and what their errors mean."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from gristmill.engines.endpoint.faults import Fault, clean_line, response_fault
+from gristmill.engines.endpoint.settings import EndpointSettings
+from gristmill.records.errors import UserError
+from gristmill.records.masking.masks import remember
+
+SPARE = 16  # connections beyond those of the calls at once, for files and batches
+CONNECT_S = 10.0  # to connect; a host that drops packets answers nothing at all
+
+
+def secrets_in_environment(spec: EndpointSettings) -> dict[str, str]:
+    """The values of its variables in this process, by name. Raises UserError for one that is not set."""
+    for name in spec.variables:
+        if not os.environ.get(name):
+            raise UserError(f"{spec.words}: the environment variable {name} is not set; set it where the run starts")
+    secrets = {name: os.environ[name] for name in spec.variables}
+    for secret in secrets.values():
+        remember(secret, "api_key")  # so that no message shows it
+    return secrets
+
+
+def options_of(spec: EndpointSettings, secrets: Mapping[str, str]) -> dict[str, Any]:
+    """Options of the client.
+
+    Those that are not set would come from the environment: OPENAI_API_KEY is a key for another server. The client
+    demands some key, so a server without one gets the word "none".
+    """
+    from openai import Timeout
+
+    return {
+        "base_url": spec.base_url,
+        "api_key": secrets[spec.api_key_env] if spec.api_key_env else "none",
+        "organization": "",
+        "project": "",
+        "default_headers": {header: secrets[name] for header, name in spec.headers_env.items()},
+        "max_retries": 0,
+        "timeout": Timeout(spec.timeout_s, connect=CONNECT_S),
+    }
+
+
+def async_client(spec: EndpointSettings, secrets: Mapping[str, str]) -> Any:
+    """The client. Over aiohttp, which every Ray has: its other transport slows down with hundreds of connections."""
+    import aiohttp  # noqa: F401 - the transport imports it late
+    from httpx2 import Limits
+    from openai import AsyncOpenAI, DefaultAioHttpClient
+
+    most = spec.most_in_flight + SPARE  # the default keeps 100 connections and opens the others anew for each call
+    pool = DefaultAioHttpClient(limits=Limits(max_connections=most, max_keepalive_connections=most))
+    return AsyncOpenAI(**options_of(spec, secrets), http_client=pool)
+
+
+def fault_of(error: BaseException, parameters: tuple[str, ...] = ()) -> Fault:
+    """The fault behind an error of the client."""
+    from openai import APIConnectionError, APIStatusError, APITimeoutError
+
+    if isinstance(error, TimeoutError | APITimeoutError):
+        return Fault("broken", "time-out", "no answer within timeout_s")
+    if isinstance(error, APIStatusError):
+        body = error.body if error.body is not None else error.response.text
+        return response_fault(error.status_code, body, error.response.headers, parameters)
+    if isinstance(error, APIConnectionError):
+        cause = error.__cause__ or error
+        if "Connect" in type(cause).__name__:
+            return Fault("busy", "no connection", clean_line(str(cause)))
+        return Fault("broken", "cut connection", clean_line(str(cause)))
+    if isinstance(error, ValueError):  # of the JSON
+        return Fault("broken", "malformed answer", clean_line(f"no JSON: {error}"))
+    return Fault("broken", "malformed answer", clean_line(f"{type(error).__name__}: {error}"))

@@ -1,0 +1,198 @@
+"""The engine behind an endpoint: one prompt in, one reply out, by the async client of the `openai` package.
+
+Its own retries are off: this file waits, sends again and gives up, so that every call is counted. Answers are not
+streamed: at 1,000 calls in flight the chunks of a stream would take more than a core. A body that ends early is an
+error of the connection, and the call is sent again.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, Messages, Reply
+from gristmill.engines.endpoint.answer import read_answer
+from gristmill.engines.endpoint.batch import BatchSender
+from gristmill.engines.endpoint.client import async_client, fault_of, secrets_in_environment
+from gristmill.engines.endpoint.faults import EndpointDown, Fault
+from gristmill.engines.endpoint.limiter import Limiter
+from gristmill.engines.endpoint.preflight import check_endpoint
+from gristmill.engines.endpoint.repeats import Repeats
+from gristmill.engines.endpoint.request import RequestWriter, num_chars
+from gristmill.engines.endpoint.settings import EndpointSettings
+from gristmill.engines.errors import AskRefused, EngineDead
+from gristmill.engines.user_turn import is_users
+from gristmill.records.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+MAX_WEIGHT = 6  # of the faults of a call that others do not have; then its ask is refused
+MAX_LOST = 16  # asks that may be refused for it while they are more than LOST_SHARE of the answers
+LOST_SHARE = 0.01
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0  # between two tries of a call
+NO_USER_TURN = "an endpoint does not let the model write the user's message"
+
+
+class EndpointEngine:
+    """An open endpoint. All methods are called on one event loop."""
+
+    synchronous = False
+
+    def __init__(self, spec: EndpointSettings) -> None:
+        self.spec, self.flush_s = spec, spec.flush_s
+        self.limiter = Limiter(
+            spec.most_in_flight, spec.requests_per_minute, spec.tokens_per_minute, not spec.batch_api
+        )
+        self.writer = RequestWriter(spec)
+        self.served: dict[str, Any] = {}  # what the preflight has seen
+        self._client: Any = None
+        self._batches: BatchSender | None = None
+        self._repeats = Repeats()
+        self._random = random.Random()  # of waiting times only
+        self._num_answers = self._num_lost = 0
+        self._answered_at = 0.0
+        self._tokens_per_char = 0.4
+
+    def open(self, sampling: Mapping[str, Any], form: AnswerForm = FREE_TEXT) -> None:
+        """Ask the endpoint for its models and for one token. Raises UserError when it would refuse every call."""
+        secrets = secrets_in_environment(self.spec)
+        self.served = check_endpoint(self.spec, self.writer, sampling, form, secrets)
+        self._client = async_client(self.spec, secrets)
+        if self.spec.batch_api:
+            self._batches = BatchSender(self.spec, self._client, self.writer.path)
+
+    @property
+    def num_slots(self) -> int:
+        """The number of calls at once at present."""
+        return self.limiter.concurrency.limit
+
+    def watch_slots(self, on_change: Callable[[int], None]) -> None:
+        """Call a function with the number of calls at once, whenever it changes."""
+        self.limiter.on_change = on_change
+
+    def check_user_turn(self) -> None:
+        raise UserError(f"{self.spec.words}: {NO_USER_TURN}")
+
+    async def facts(self) -> dict[str, Any]:
+        """What a manifest records of the open endpoint: what the server says of itself."""
+        notes = {"notes": self.writer.notes} if self.writer.notes else {}
+        return {"endpoint": self.spec.base_url, "batch_invariant": None, **self.served, **notes}
+
+    async def chat(
+        self, prompt: Messages, sampling: Mapping[str, Any], seed: int, form: AnswerForm = FREE_TEXT
+    ) -> Reply:
+        """A completion. Raises AskRefused when this ask cannot be served, EndpointDown when none can."""
+        if self._client is None:
+            raise EngineDead("chat before open")
+        if is_users(prompt):
+            raise AskRefused("engine_refused", NO_USER_TURN)
+        chars = num_chars(prompt)
+        outage = Outage(self)
+        while True:
+            body = self.writer.body(prompt, sampling, seed, form)
+            try:
+                return await self._call(body, seed, chars, form)
+            except Fault as fault:
+                await outage.wait(fault)
+
+    async def _call(self, body: dict[str, Any], seed: int, chars: int, form: AnswerForm) -> Reply:
+        """Send one request. Raises Fault."""
+        most = 0.0
+        if self.limiter.counts_tokens:
+            most = chars * self._tokens_per_char + (body.get("max_tokens") or body.get("max_completion_tokens") or 0)
+        slot = await self.limiter.enter(most)
+        tokens: int | None = None
+        try:
+            data = await (self._batches.send(body, seed) if self._batches else self._send(body))
+            reply = read_answer(data, self.spec, chars, form.logprobs)
+            tokens = reply.tokens_in + reply.tokens_out
+            self._answered(reply, chars)
+            self.limiter.answer(slot, tokens)
+        except Fault as fault:
+            if fault.kind in ("busy", "broken"):
+                self.limiter.overload(slot, fault.retry_after_s)
+            else:
+                tokens = 0
+            raise
+        finally:
+            self.limiter.leave(slot, tokens)
+        return reply
+
+    async def _send(self, body: dict[str, Any]) -> Any:
+        """The JSON of the response. Raises Fault."""
+        try:
+            async with asyncio.timeout(self.spec.timeout_s):
+                data = await self._client.post(self.writer.path, cast_to=object, body=body)
+        except Exception as error:  # noqa: BLE001 - the client raises errors of several libraries
+            raise fault_of(error, self.writer.adaptable) from None  # the error of the client holds headers
+        if self._repeats.is_repeat(data):
+            raise Fault("broken", "repeated answer", "the answer of another call came again")
+        return data
+
+    def _answered(self, reply: Reply, chars: int) -> None:
+        self._num_answers += 1
+        self._answered_at = asyncio.get_running_loop().time()
+        if chars:
+            self._tokens_per_char += 0.1 * (1.2 * reply.tokens_in / chars - self._tokens_per_char)
+
+    def wait_s(self, num_tries: int) -> float:
+        """The time before the next try of a call: twice as long each time, by chance shorter."""
+        return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**num_tries) * self._random.uniform(0.5, 1.0)
+
+    def lose(self, fault: Fault) -> AskRefused:
+        """The refusal of an ask whose calls fail while others are answered. Raises EndpointDown for too many."""
+        self._num_lost += 1
+        if self._num_lost > MAX_LOST and self._num_lost > LOST_SHARE * self._num_answers:
+            raise EndpointDown(f"{self.spec.words}: {self._num_lost} asks got no answer; the last: {fault.words}")
+        logger.warning(f"{self.spec.words}: an ask is rejected, its calls fail while others do not ({fault.words})")
+        return AskRefused("endpoint_failed", fault.words)
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if self._batches is not None:
+            self._batches.close()
+        if client is None:
+            return
+        try:
+            asyncio.get_running_loop().create_task(client.close())
+        except RuntimeError:  # the loop has ended, and its connections with it
+            return
+
+
+class Outage:
+    """The faults of one call, until it is answered or given up."""
+
+    def __init__(self, engine: EndpointEngine) -> None:
+        self.engine = engine
+        self.num_tries = self.weight = 0
+        self._began_at = 0.0
+        self._num_answers = 0  # of the engine, when the first fault came
+
+    async def wait(self, fault: Fault) -> None:
+        """Wait before the call is sent again. Raises AskRefused or EndpointDown when it is not."""
+        engine, words = self.engine, self.engine.spec.words
+        if fault.kind == "ask":
+            raise AskRefused(fault.reason, fault.detail)
+        if fault.kind == "parameter":
+            if not engine.writer.adapt(fault.parameter) and self.num_tries:
+                raise AskRefused(fault.reason, fault.detail)
+            self.num_tries += 1
+            return
+        if fault.kind == "run":
+            raise EndpointDown(f"{words}: {fault.words}")
+        now = asyncio.get_running_loop().time()
+        if not self._began_at:
+            self._began_at, self._num_answers = now, engine._num_answers
+        self.num_tries += 1
+        self.weight += fault.weight
+        others_work = engine._num_answers > self._num_answers
+        if self.weight >= MAX_WEIGHT and others_work:
+            raise engine.lose(fault)
+        silent_s = now - max(self._began_at, engine._answered_at)
+        if silent_s >= engine.spec.retry_s:
+            raise EndpointDown(
+                f"{words}: no answer for {silent_s:.0f} s, the last try: {fault.words}; the same command goes on when "
+                f"it answers again"
+            )
+        await asyncio.sleep(max(engine.wait_s(self.num_tries), fault.retry_after_s))

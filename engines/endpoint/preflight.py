@@ -1,0 +1,128 @@
+"""The first requests to an endpoint: its models, one token, and whether it follows a structure. Before any ask."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, Reply
+from gristmill.engines.endpoint.answer import read_answer
+from gristmill.engines.endpoint.client import fault_of, options_of
+from gristmill.engines.endpoint.faults import EndpointDown, Fault
+from gristmill.engines.endpoint.request import RequestWriter
+from gristmill.engines.endpoint.settings import EndpointSettings
+from gristmill.engines.endpoint.structure import DIALECTS, PROBE_ANSWER, PROBE_PROMPT, PROBE_TOKENS, probe_form
+from gristmill.records.errors import UserError
+from gristmill.records.spec import nearest
+
+NUM_TRIES, WAIT_S = 5, 1.0  # a server that is just starting or busy gets some seconds
+TIMEOUT_S = 120.0
+NUM_MODELS = 100  # of a list, that a message compares
+
+
+def check_endpoint(
+    spec: EndpointSettings,
+    writer: RequestWriter,
+    sampling: Mapping[str, Any],
+    form: AnswerForm,
+    secrets: Mapping[str, str],
+) -> dict[str, Any]:
+    """Facts of the endpoint. Teaches `writer` what its server lacks. Raises UserError if it would refuse every call."""
+    from openai import OpenAI
+
+    with OpenAI(**options_of(replace(spec, timeout_s=min(spec.timeout_s, TIMEOUT_S)), secrets)) as client:
+        return Preflight(spec, writer, client).facts(sampling, form)
+
+
+class Preflight:
+    """The first requests, one after another."""
+
+    def __init__(self, spec: EndpointSettings, writer: RequestWriter, client: Any) -> None:
+        self.spec, self.writer, self.client = spec, writer, client
+
+    def facts(self, sampling: Mapping[str, Any], form: AnswerForm) -> dict[str, Any]:
+        models = self._models()
+        if form.is_structured and not form.json_schema:
+            self._learn_dialect(form)
+        try:
+            data, _ = self._answer({**sampling, "max_tokens": 1}, form)
+        except Fault as fault:
+            if fault.kind == "run" and models and self.spec.model not in models:
+                raise EndpointDown(f"{self.spec.words}: {fault.words}{nearest(self.spec.model, models)}") from None
+            raise self._down(fault) from None
+        if self.spec.batch_api:
+            self._check_batches()
+        if not isinstance(data.get("usage"), Mapping):
+            self.writer.notes.append("it states no usage: tokens and cost are estimates from characters")
+        names = ("model", "system_fingerprint")
+        return {f"served_{name}": data[name] for name in names if isinstance(data.get(name), str)}
+
+    def _models(self) -> list[str]:
+        """Names of the models; empty where the server does not list them. Raises UserError for a wrong key."""
+        try:
+            data = self._request(lambda: self.client.get("/models", cast_to=object))
+            return [str(model["id"]) for model in data["data"][:NUM_MODELS]]
+        except Fault as fault:
+            if fault.kind == "run" and "key" not in fault.reason and "quota" not in fault.reason:
+                return []  # the server does not list its models, or not to everybody
+            raise self._down(fault) from None
+        except (KeyError, TypeError):
+            return []
+
+    def _check_batches(self) -> None:
+        try:
+            self._request(lambda: self.client.get("/batches", cast_to=object))
+        except Fault as fault:
+            if fault.reason == "it has no such path":
+                raise UserError(f"{self.spec.words} has no Batch API: leave batch_api out") from None
+            raise self._down(fault) from None
+
+    def _learn_dialect(self, form: AnswerForm) -> None:
+        probe = probe_form(form)
+        for dialect in DIALECTS:
+            self.writer.dialect = dialect
+            try:
+                _, reply = self._answer({"max_tokens": PROBE_TOKENS, "temperature": 0.0}, probe)
+            except Fault as fault:
+                if fault.kind in ("ask", "parameter"):
+                    continue
+                raise self._down(fault) from None
+            if reply.text.strip() == PROBE_ANSWER:
+                return
+        (name,) = probe.literals()
+        raise UserError(
+            f"{self.spec.words} does not follow '{name}': leave it out, or use json_schema or another server"
+        )
+
+    def _answer(self, sampling: Mapping[str, Any], form: AnswerForm = FREE_TEXT) -> tuple[dict[str, Any], Reply]:
+        """An answer to a short prompt, as JSON and as a reply. Raises Fault."""
+        while True:
+            body = self.writer.body(PROBE_PROMPT, sampling, 0, form)
+            try:
+                data = self._request(
+                    lambda: self.client.post(self.writer.path, cast_to=object, body=body),  # noqa: B023 - runs at once
+                )
+                return data, read_answer(data, self.spec, len(PROBE_PROMPT))
+            except Fault as fault:
+                if fault.kind != "parameter" or not self.writer.adapt(fault.parameter):
+                    raise
+
+    def _request(self, send: Any) -> Any:
+        """The JSON of a response, after some tries. Raises Fault."""
+        for num_tries in range(1, NUM_TRIES + 1):
+            try:
+                return send()
+            except Exception as error:  # noqa: BLE001 - the client raises errors of several libraries
+                fault = fault_of(error, self.writer.adaptable)
+            if fault.kind not in ("busy", "broken") or num_tries == NUM_TRIES:
+                raise fault
+            time.sleep(max(WAIT_S * num_tries, min(fault.retry_after_s, 60.0)))
+        raise AssertionError("unreachable")
+
+    def _down(self, fault: Fault) -> EndpointDown:
+        hint = {"no connection": "; start the server, or correct base_url"}.get(fault.reason, "")
+        if fault.kind == "ask":
+            hint = "; change sampling, extra_body or the form of the answers"
+        if fault.reason == "the key is not accepted":
+            hint = f"; check the variable {self.spec.api_key_env}" if self.spec.api_key_env else "; set api_key_env"
+        return EndpointDown(f"{self.spec.words}: {fault.words}{hint}")
