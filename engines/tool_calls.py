@@ -106,7 +106,7 @@ class ToolParser:
         return text, ()
 
 
-def written_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
+def hermes_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     """(the text before calls in the format of Hermes, the calls), without vLLM: for scripted answers."""
     before, *parts = text.split(OPEN)
     calls = []

@@ -221,10 +221,6 @@ class Engine:
         """The token ids that the engine receives for `prompt`, including the chat template."""
         return self._prompts.encode(prompt, tools)
 
-    def count(self, text: str) -> int:
-        """The number of tokens of `text`, without special tokens."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False))
-
     async def chat(
         self, prompt: Messages, sampling: Mapping[str, Any], seed: int, form: AnswerForm = FREE_TEXT
     ) -> Reply:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Logprobs, Messages, Reply, ToolCall
 from gristmill.engines.errors import AskRefused
 from gristmill.engines.served import FormSpec
-from gristmill.engines.tool_calls import CLOSE, OPEN, written_calls
+from gristmill.engines.tool_calls import CLOSE, OPEN, hermes_calls
 from gristmill.generators.canned.values import text_of, value_of
 from gristmill.generators.canned.words import Bank, bank
 from gristmill.generators.contract import Needs
@@ -133,7 +133,7 @@ class CannedEngine:
         calls: tuple[ToolCall, ...] = ()
         num_tokens = self.count_tokens(text)
         if form.tools:
-            text, calls = written_calls(text)
+            text, calls = hermes_calls(text)
             finish = "tool_calls" if calls and finish == "stop" else finish
         reply = Reply(text, finish, self.count_tokens(question), num_tokens, tool_calls=calls)
         return self._with_parts(reply, seed, form)

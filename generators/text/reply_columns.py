@@ -9,6 +9,7 @@ import pyarrow as pa
 from gristmill.engines.contract import AnswerForm, ChatEngine, Reply
 from gristmill.generators.text.answers import first_object
 from gristmill.generators.text.contract import TOKENS_KEPT, TURNS, Session
+from gristmill.generators.text.session import reply_text
 from gristmill.records.schema import REASONING, TOKENS_REASONING, clean, cost_field
 
 # Mean and least logprob of the answer's tokens, and their mean entropy, in nats; null for an answer of several calls.
@@ -96,10 +97,10 @@ def tokens_kept(texts: Sequence[str], session: Session, engine: ChatEngine, num_
     the engine, or where the engine has none by its share of the characters of all answers.
     """
     replies = [reply for reply in session.replies if reply is not None]
-    answers = {clean(reply.text).strip(): reply.tokens_out - reply.tokens_reasoning for reply in replies}
+    answers = {clean(reply_text(reply)).strip(): reply.tokens_out - reply.tokens_reasoning for reply in replies}
     num_answers = sum(reply.tokens_out - reply.tokens_reasoning for reply in replies)
     count = getattr(engine, "count_tokens", None)
-    num_chars = sum(len(clean(reply.text)) for reply in replies)
+    num_chars = sum(len(clean(reply_text(reply))) for reply in replies)
     total = 0
     for text in map(str.strip, map(clean, texts)):
         if text in answers:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from gristmill.records.errors import UserError
-from gristmill.records.readers.sources import Source, SourceSpec, open_source
+from gristmill.records.readers.sources import SourceSpec, open_source
+from gristmill.records.spec import nearest
 from gristmill.stages.tools.contract import Tool, ToolFailed, TrajectoryState, cut, object_schema
 
 K1, B = 1.2, 0.75  # saturation of term counts, and how much the length of a passage counts
 WORD = re.compile(r"\w+")
-ROWS_A_TIME = 4096
+ROWS_A_TIME, FIRST_ROWS = 4096, 16
 DESCRIPTION = "Searches a collection of texts and returns the passages that fit the query best."
 
 
@@ -67,32 +68,35 @@ class CorpusTool(Tool):
         """Raises UserError for a corpus that is missing or empty."""
         parameters = object_schema({"query": {"type": "string", "description": "words to search for"}}, ["query"])
         super().__init__(name, description or DESCRIPTION, parameters)
-        self._path, self._column = path, column
-        self._num_passages, self._max_chars = num_passages, max_chars
-        self.digest = self._source().digest()
+        self._column, self._num_passages, self._max_chars = column, num_passages, max_chars
+        self._source = open_source(SourceSpec(path=path))  # workers read the files as they were here, or raise
+        self._source.select([column])
+        self.digest = self._source.digest()
         self._index: Bm25 | None = None
         self._passages: list[tuple[str, str]] = []  # (id, text)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_index": None, "_passages": []}
 
-    def _source(self) -> Source:
-        source = open_source(SourceSpec(path=self._path))
-        source.select([self._column])
-        return source
+    def check(self) -> None:
+        """Raise UserError when none of the first rows has the column."""
+        rows = [json.loads(text) for _, text in self._source.rows(0, min(FIRST_ROWS, self._source.num_rows))]
+        if not any(self._column in row for row in rows):
+            names = dict.fromkeys(name for row in rows for name in row)
+            raise UserError(f"corpus {self._source.path}: no column '{self._column}'{nearest(self._column, names)}")
 
     def open(self) -> None:
-        """Read the corpus. Raises UserError when no row has a text in the column."""
+        """Read the corpus. Raises UserError when it has changed, and when no row has a text in the column."""
         if self._index is not None:
             return
-        source = self._source()
+        source = self._source
         for start in range(0, source.num_rows, ROWS_A_TIME):
             for row_id, text in source.rows(start, min(start + ROWS_A_TIME, source.num_rows)):
                 value = json.loads(text).get(self._column)
                 if isinstance(value, str) and value.strip():
                     self._passages.append((row_id, value))
         if not self._passages:
-            raise UserError(f"corpus {self._path}: no row has a text in column '{self._column}'")
+            raise UserError(f"corpus {source.path}: no row has a text in column '{self._column}'")
         self._index = Bm25([text for _, text in self._passages])
 
     def call(self, arguments: Mapping[str, Any], state: TrajectoryState) -> str:

@@ -51,7 +51,7 @@ def answer_call(source: str, name: str, arguments: dict[str, Any], max_chars: in
     except MemoryError:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a tool raises is the answer of the call
-        reply(host, {"error": said(error)})
+        reply(host, {"error": error_text(error)})
         return
     if value is None and output.parts:
         reply(host, {"text": output.text(), "more": output.num_more})
@@ -79,7 +79,7 @@ def answer_cells(cells: list[str], max_chars: int) -> None:
     except MemoryError:
         raise
     except BaseException as raised:  # noqa: BLE001
-        error = said(raised)
+        error = error_text(raised)
     answer = {"text": output.text().rstrip("\n"), "more": output.num_more}
     reply(host, answer if error is None else {**answer, "error": error})
 
@@ -104,7 +104,7 @@ def text_of(value: Any) -> str:
         return ADDRESS.sub("", repr(value))
 
 
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """An exception in a line, with the line of the cell that raised it."""
     if isinstance(error, SyntaxError) and error.filename in (CELL, TOOLS):
         return f"{type(error).__name__}: {error.msg} (line {error.lineno})"

@@ -16,7 +16,7 @@ from gristmill.stages.sandbox.runner import Sandbox
 from gristmill.stages.sandbox.runner import check as check_sandbox
 from gristmill.stages.tools.contract import ERROR, Failure, Tool, ToolFailed, ToolResult, TrajectoryState
 from gristmill.stages.tools.corpus import CorpusTool
-from gristmill.stages.tools.sandboxed import FunctionTool, Interpreter, Sandboxed
+from gristmill.stages.tools.sandbox_tools import FunctionTool, Interpreter, SandboxTool
 from gristmill.stages.tools.schema import function_schemas
 from gristmill.stages.tools.servers import Server, check_package
 from gristmill.stages.tools.spec import NAMES, ToolSpec
@@ -41,7 +41,7 @@ class Toolset:
         self._workers, self._max_chars = workers, max_chars
         self._digests: list[dict[str, Any]] = []
         self._tools: list[Tool] = [tool for spec in specs for tool in self._defined(spec)]
-        self._served: list[Tool] = []  # of servers, known while they are open
+        self._server_tools: list[Tool] = []  # of servers, known while they are open
         self._servers: list[Server] = []
         self._sandbox: Sandbox | None = None
         self._validators: dict[str, Any] = {}
@@ -49,7 +49,14 @@ class Toolset:
         self._check_names()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_served": [], "_servers": [], "_sandbox": None, "_validators": {}, "threads": None}
+        return {
+            **self.__dict__,
+            "_server_tools": [],
+            "_servers": [],
+            "_sandbox": None,
+            "_validators": {},
+            "threads": None,
+        }
 
     def _defined(self, spec: ToolSpec) -> list[Tool]:
         """The tools of a table that are known before anything runs."""
@@ -88,7 +95,7 @@ class Toolset:
 
     @property
     def tools(self) -> list[Tool]:
-        return [*self._tools, *self._served]
+        return [*self._tools, *self._server_tools]
 
     @property
     def definitions(self) -> list[dict[str, Any]]:
@@ -107,8 +114,11 @@ class Toolset:
 
     def check(self) -> None:
         """Preflight. Raises UserError where tools cannot run here. Starts nothing."""
-        if any(isinstance(tool, Sandboxed) for tool in self._tools):
+        if any(isinstance(tool, SandboxTool) for tool in self._tools):
             check_sandbox()
+        for tool in self._tools:
+            if isinstance(tool, CorpusTool):
+                tool.check()
         for spec in self.specs:
             if spec.kind == "mcp":
                 check_package()
@@ -130,14 +140,14 @@ class Toolset:
         for tool in self._tools:
             if isinstance(tool, CorpusTool):
                 tool.open()
-            if isinstance(tool, Sandboxed):
+            if isinstance(tool, SandboxTool):
                 self._sandbox = self._sandbox or Sandbox(self._workers)
                 tool.sandbox = self._sandbox
         for spec in self.specs:
             if spec.kind == "mcp":
                 server = Server(spec.command, spec.url, spec.timeout_s)
                 self._servers.append(server)
-                self._served += server.open(spec.only, self._max_chars)
+                self._server_tools += server.open(spec.only, self._max_chars)
         self._check_names()
         for tool in self.tools:
             try:
@@ -148,11 +158,11 @@ class Toolset:
 
     def close(self) -> None:
         """End sandbox, servers and threads. Safe at any time."""
-        servers, self._servers, self._served = self._servers, [], []
+        servers, self._servers, self._server_tools = self._servers, [], []
         for server in servers:
             server.close()
         for tool in self._tools:
-            if isinstance(tool, Sandboxed):
+            if isinstance(tool, SandboxTool):
                 tool.sandbox = None
         sandbox, self._sandbox = self._sandbox, None
         if sandbox is not None:

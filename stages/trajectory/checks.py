@@ -52,7 +52,7 @@ class Tally:
     unknown: int
     repeats: int
     failed: int
-    succeeded: frozenset[str]  # names of tools with an answer that is no error
+    working_tools: frozenset[str]  # names of tools with an answer that is no error
     problem: str | None  # why the messages are no valid dialogue
     has_answer: bool
 
@@ -110,7 +110,7 @@ class Trajectory(Stage):
             ("unknown_tool", spec.max_unknown is not None and found.unknown > spec.max_unknown),
             ("repeated_calls", spec.max_repeats is not None and found.repeats > spec.max_repeats),
             ("failed_calls", failed_share > spec.max_failed_share),
-            ("missing_tool", not found.succeeded.issuperset(spec.must_call)),
+            ("missing_tool", not found.working_tools.issuperset(spec.must_call)),
         )
         return next((reason for reason, applies in verdicts if applies), None)
 
@@ -121,7 +121,7 @@ def tally(messages: Sequence[Message], names: frozenset[str] | None, errors: Seq
     problem = None if messages and all(messages) else "no messages"
     open_calls: dict[str, str] = {}  # name by id
     ids: set[str] = set()
-    succeeded: set[str] = set()
+    working_tools: set[str] = set()
     before: tuple[str, Any] | None = None
     for message in (message for message in messages if message):
         role = message.get("role")
@@ -131,7 +131,7 @@ def tally(messages: Sequence[Message], names: frozenset[str] | None, errors: Seq
             if any((message.get("content") or "").startswith(word) for word in errors):
                 failed += 1
             elif name is not None:
-                succeeded.add(name)
+                working_tools.add(name)
             continue
         problem = problem or ("a call without an answer" if open_calls else None)
         turns += role == "assistant"
@@ -147,7 +147,7 @@ def tally(messages: Sequence[Message], names: frozenset[str] | None, errors: Seq
     problem = problem or ("a call without an answer" if open_calls else None)
     last = messages[-1] if messages and messages[-1] else {}
     has_answer = last.get("role") == "assistant" and bool((last.get("content") or "").strip()) and not calls_of(last)
-    return Tally(turns, calls, unknown, repeats, failed, frozenset(succeeded), problem, has_answer)
+    return Tally(turns, calls, unknown, repeats, failed, frozenset(working_tools), problem, has_answer)
 
 
 def tool_names(text: str | None) -> frozenset[str] | None:

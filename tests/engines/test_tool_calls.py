@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gristmill.engines.contract import AnswerForm
 from gristmill.engines.models import resolve
-from gristmill.engines.tool_calls import ToolParser, written_calls
+from gristmill.engines.tool_calls import ToolParser, hermes_calls
 from gristmill.engines.vllm import Engine
 from gristmill.records.errors import UserError
 from tests.engine import SharedEngine
@@ -63,8 +63,8 @@ def test_the_prompt_shows_tools_calls_and_results(engine: Engine) -> None:
 
 @pytest.mark.parametrize("parts", [("vllm",), ("written",)])
 def test_calls_are_taken_out_of_an_answer(engine: Engine, parts: tuple[str, ...]) -> None:
-    parser = ToolParser("hermes", engine._tokenizer, engine._render)
-    part = (lambda text: parser.part(text, [TOOL])) if parts == ("vllm",) else written_calls
+    parser = ToolParser("hermes", engine._tokenizer, engine._prompts.render)
+    part = (lambda text: parser.part(text, [TOOL])) if parts == ("vllm",) else hermes_calls
     text, calls = part(f"Two.\n{call('Oslo')}\n{call('Bergen')}")
     assert text == "Two." and [json.loads(c.arguments) for c in calls] == [{"city": "Oslo"}, {"city": "Bergen"}]
     assert {c.name for c in calls} == {"weather"} and len({c.id for c in calls}) == 2
@@ -76,8 +76,8 @@ def test_calls_are_taken_out_of_an_answer(engine: Engine, parts: tuple[str, ...]
 
 @given(text=st.text() | st.lists(st.sampled_from(["<tool_call>", "</tool_call>", "{", '"', call("Oslo")])).map("".join))
 def test_no_answer_breaks_the_parsers(engine: Engine, text: str) -> None:
-    parser = ToolParser("hermes", engine._tokenizer, engine._render)
-    for words, calls in (parser.part(text, [TOOL]), written_calls(text)):
+    parser = ToolParser("hermes", engine._tokenizer, engine._prompts.render)
+    for words, calls in (parser.part(text, [TOOL]), hermes_calls(text)):
         assert isinstance(words, str) and all(isinstance(c.arguments, str) for c in calls)
         assert bool(calls) == ("<tool_call>" in text)
 

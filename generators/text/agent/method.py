@@ -13,16 +13,16 @@ import pyarrow as pa
 
 from gristmill.engines.errors import AskRefused
 from gristmill.generators.text import contract
-from gristmill.generators.text.agent.toolbearing import Toolbearing
+from gristmill.generators.text.agent.tool_method import ToolMethod
 from gristmill.generators.text.agent.turns import (
     Turn,
     Way,
+    assistant_texts,
+    calls_with_ids,
     json_turn,
-    named_calls,
     native_turn,
     result_message,
     tools_text,
-    written_texts,
 )
 from gristmill.generators.text.contract import Ask, Session, Template
 from gristmill.generators.text.prompts import columns_of, render
@@ -61,7 +61,7 @@ class AgentSpec:
             raise ValueError("min_calls needs max_turns of at least 2: a turn for a call, and one for the answer")
 
 
-class Agent(Toolbearing):
+class Agent(ToolMethod):
     """Keeps `messages` and `tools` as trainers take them; `text` is the final answer.
 
     `num_turns` counts the model's turns, `num_calls` its calls, `num_failed_calls` those that an error message
@@ -90,7 +90,7 @@ class Agent(Toolbearing):
         return self.spec.max_turns * max_tokens
 
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
-        return written_texts(payload["messages"])
+        return assistant_texts(payload["messages"])
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         question = render(self._template, ask.fields)
@@ -152,7 +152,7 @@ class _Trajectory:
             raise
         if calls and reply.finish == "length":
             raise AskRefused("cut_turn")
-        turn = Turn(text, named_calls(calls, self._ask.seed, self.num_calls), reply)
+        turn = Turn(text, calls_with_ids(calls, self._ask.seed, self.num_calls), reply)
         self.num_turns += 1
         self.num_calls += len(turn.calls)
         return turn

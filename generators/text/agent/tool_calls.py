@@ -13,16 +13,16 @@ import pyarrow as pa
 
 from gristmill.engines.errors import AskRefused
 from gristmill.generators.text import contract
-from gristmill.generators.text.agent.toolbearing import Toolbearing
+from gristmill.generators.text.agent.tool_method import ToolMethod
 from gristmill.generators.text.agent.turns import (
     Turn,
     Way,
+    assistant_texts,
+    calls_with_ids,
     json_turn,
-    named_calls,
     native_turn,
     result_message,
     tools_text,
-    written_texts,
 )
 from gristmill.generators.text.answers import full_text, strip_label
 from gristmill.generators.text.contract import Ask, Session, Template, mix
@@ -81,7 +81,7 @@ class ToolCallsSpec(StepsSpec):
         return ["call"] if self.given_question else ["question", "call"]
 
 
-class ToolCalls(Toolbearing, Steps):
+class ToolCalls(ToolMethod, Steps):
     """Keeps `question`, `messages` (with the calls and their results), `tools`, `calls` and `result`.
 
     `calls` are the calls as JSON, [{"name", "arguments"}]; `result` is what the tools answered, a line each; `tool` is
@@ -117,7 +117,7 @@ class ToolCalls(Toolbearing, Steps):
 
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         question = [] if self.spec.given_question else [payload["question"]]
-        return [*question, *written_texts(payload["messages"])]
+        return [*question, *assistant_texts(payload["messages"])]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         definitions = self.toolset.definitions
@@ -134,7 +134,7 @@ class ToolCalls(Toolbearing, Steps):
             raise AskRefused(problems[0] or "")
         turn, results = samples[problems.index(None)]
         calls = [{"name": call.name, "arguments": arguments_of(call.arguments)} for call in turn.calls]
-        written = json.dumps(calls, ensure_ascii=False)
+        calls_text = json.dumps(calls, ensure_ascii=False)
         answers = [result_message(call, result) for call, result in zip(turn.calls, results)]
         texts = [None if problem else _text(results) for problem, (_, results) in zip(problems, samples)]
         return {
@@ -143,9 +143,9 @@ class ToolCalls(Toolbearing, Steps):
             "question": question,
             "messages": [*messages, turn.message(), *answers],
             "tools": tools_text(definitions),
-            "calls": written,
+            "calls": calls_text,
             "result": _text(results),
-            "text": f"{question}\n\n{written}",
+            "text": f"{question}\n\n{calls_text}",
         }
 
     async def _question(self, ask: Ask, session: Session, definitions: list[dict[str, Any]], target: str) -> str:
@@ -163,11 +163,10 @@ class ToolCalls(Toolbearing, Steps):
         """A turn with calls, and their results."""
         tools, sampling = self.toolset.definitions, self.spec.sampling.get("call", {})
         if self.spec.calls == "json":
-            said = await json_turn(session, messages, tools, "call", False, **sampling)
+            text, calls, reply = await json_turn(session, messages, tools, "call", False, **sampling)
         else:
-            said = await native_turn(session, messages, tools, "call", **sampling)
-        text, raw, reply = said
-        turn = Turn(text, named_calls(raw, ask.seed, 1000 * number), reply)
+            text, calls, reply = await native_turn(session, messages, tools, "call", **sampling)
+        turn = Turn(text, calls_with_ids(calls, ask.seed, 1000 * number), reply)
         return turn, await self.answers(session, turn.calls, TrajectoryState())
 
 

@@ -59,7 +59,7 @@ def call_id(seed: int, number: int) -> str:
     return "".join(ID_CHARS[draw // 36**at % 36] for at in range(ID_LENGTH))
 
 
-def named_calls(reply_calls: Sequence[ToolCall], seed: int, num_before: int) -> tuple[ToolCall, ...]:
+def calls_with_ids(reply_calls: Sequence[ToolCall], seed: int, num_before: int) -> tuple[ToolCall, ...]:
     """The calls of a turn, with ids that follow from the seed; `num_before` calls came before them."""
     return tuple(
         ToolCall(call_id(seed, num_before + at), clean(call.name), call.arguments)
@@ -72,7 +72,7 @@ def result_message(call: ToolCall, result: ToolResult) -> dict[str, Any]:
     return {"role": "tool", "content": result.text, "tool_call_id": call.id, "name": call.name or UNNAMED}
 
 
-def written_texts(messages: Sequence[Message]) -> list[str]:
+def assistant_texts(messages: Sequence[Message]) -> list[str]:
     """What the model wrote in each of its messages, calls included, as the column `turns` has it."""
     texts = []
     for message in messages:
@@ -106,12 +106,12 @@ async def json_turn(
     """(text, calls, reply) of a turn in JSON. Raises AskRefused for an answer that is none, or that was cut off."""
     prompt = _in_json(messages, tools, can_answer)
     reply = await session.chat(prompt, turn_schema(tools, can_answer), name, **sampling)
-    said = first_object(reply.text)
-    if said is None:
+    turn = first_object(reply.text)
+    if turn is None:
         raise AskRefused("cut_turn" if reply.finish == "length" else "unreadable_turn")
-    if can_answer and isinstance(said.get("answer"), str) and "tool" not in said:
-        return said["answer"].strip(), (), reply
-    tool, arguments = said.get("tool"), said.get("arguments", {})
+    if can_answer and isinstance(turn.get("answer"), str) and "tool" not in turn:
+        return turn["answer"].strip(), (), reply
+    tool, arguments = turn.get("tool"), turn.get("arguments", {})
     if not isinstance(tool, str):
         raise AskRefused("unreadable_turn")
     return "", (ToolCall("", tool, json.dumps(arguments, ensure_ascii=False)),), reply

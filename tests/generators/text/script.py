@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -95,18 +96,23 @@ def method_of(kind: str, table: dict[str, Any]) -> Any:
     return made(build(made.Spec, table, "method"))
 
 
+@lru_cache(4)
+def open_method(kind: str, table: str) -> Any:
+    """A method, open for several tests: a sandbox takes a while to start."""
+    method = method_of(kind, json.loads(table))
+    method.open()
+    return method
+
+
 def told(kind: str, table: dict[str, Any], fields: dict[str, Any], script: Says, seed: int = 7) -> Any:
     """(payload, engine, session) of one ask; in place of the payload the reason, where the ask is refused."""
-    method = method_of(kind, table)
+    method = open_method(kind, json.dumps(table))
     engine = Script(script, method=method)
     session = Session(engine, seed, {"temperature": 0.5})
-    method.open()
     try:
         payload = asyncio.run(method.run(Ask("a" * 32, seed, fields), session))
     except AskRefused as refused:
         return refused.reason, engine, session
-    finally:
-        method.close()
     assert set(payload) == {f.name for f in method.payload}
     return payload, engine, session
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from gristmill.generators.teacher import Teacher, TeacherSpec
 from gristmill.generators.text.agent.method import Agent
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.records.errors import UserError
+from gristmill.records.pins import Pins, active
 from gristmill.records.spec import build
 from gristmill.stages.trajectory.checks import tally
 from tests.conftest import ROOT
@@ -185,6 +187,25 @@ def test_tools_in_files_are_identity_by_content(tmp_path: Path) -> None:
     assert identities[0] == identities[1] != identities[2]
     assert method_of("agent", {**TABLE, "calls": "json"}).identity() != method_of("agent", TABLE).identity()
     assert method_of("agent", {**TABLE, "workers": 7}).identity() == method_of("agent", TABLE).identity()
+
+
+def test_a_corpus_that_changes_under_the_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text('{"text": "A loan is 21 days long."}\n')
+    pins = Pins()
+    with pins.active():
+        agent = method_of("agent", {"tools": [{"kind": "corpus", "path": str(tmp_path / "corpus.jsonl")}]})
+    agent = pickle.loads(pickle.dumps(agent))
+    with active(pins):
+        agent.open()
+    row = asyncio.run(
+        agent.run(Ask("a" * 32, 1, FIELDS), Session(Script([calls(call("search", query="loan")), "21"]), 1, {}))
+    )
+    agent.close()
+    assert "A loan is 21 days long." in row["messages"][3]["content"]
+    (tmp_path / "corpus.jsonl").write_text('{"text": "A loan is 14 days long."}\n')
+    fresh = pickle.loads(pickle.dumps(agent))
+    with pytest.raises(UserError, match="corpus.jsonl changed since this run began"), active(pins):
+        fresh.open()
 
 
 def test_what_answers_otherwise_voids_the_promise() -> None:

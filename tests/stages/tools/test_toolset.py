@@ -242,6 +242,12 @@ def test_tables_that_do_not_fit_are_refused_in_a_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_corpus_without_the_column_is_refused_before_the_run(folder: Path) -> None:
+    toolset = Toolset([ToolSpec("corpus", path=str(folder / "corpus.jsonl"), column="txt")], 1, 100)
+    with pytest.raises(UserError, match="no column 'txt' .did you mean 'text'"):
+        toolset.check()
+
+
 def test_two_tools_of_one_name_are_refused(folder: Path) -> None:
     specs = [ToolSpec("python"), ToolSpec("python")]
     with pytest.raises(UserError, match="two are named 'python'"):

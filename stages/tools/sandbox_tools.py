@@ -24,7 +24,7 @@ def harness() -> str:
     return Path(__file__).with_name("harness.py").read_text(encoding="utf-8")
 
 
-class Sandboxed(Tool):
+class SandboxTool(Tool):
     """Base of the tools in the sandbox; `sandbox` is set while the tools are open."""
 
     sandbox: Sandbox | None = None
@@ -63,7 +63,7 @@ class Sandboxed(Tool):
         }.get(outcome.verdict, "its process ended without an answer")
 
 
-class FunctionTool(Sandboxed):
+class FunctionTool(SandboxTool):
     """A function of a tool file."""
 
     def __init__(self, source: str, schema: FunctionSchema, limits: Limits, max_chars: int) -> None:
@@ -77,7 +77,7 @@ class FunctionTool(Sandboxed):
         return text or NOTHING
 
 
-class Interpreter(Sandboxed):
+class Interpreter(SandboxTool):
     """A Python interpreter whose state lasts for a trajectory.
 
     A cell that is stopped at a limit leaves nothing; one that raises leaves what it did before. The limits of a call

@@ -11,7 +11,7 @@ from gristmill.stages.tools.contract import ToolResult, TrajectoryState
 from gristmill.stages.tools.toolset import Toolset
 
 
-class Toolbearing(Method):
+class ToolMethod(Method):
     """Base of the methods with tools: opens and closes them with the replica. Their specs have `tools` and `calls`."""
 
     keeps_turns = True
