@@ -1,6 +1,7 @@
 """The engine against a scripted server: faults are overcome, refusals are named, nothing is counted twice."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -286,6 +287,21 @@ def test_tools() -> None:
     assert server.bodies[0]["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"a": 1}'
 
 
+def test_logprobs_of_the_reasoning_do_not_count() -> None:
+    content = [{"token": "x", "logprob": value, "top_logprobs": []} for value in (-9.0, -9.0, -0.5, -1.5)]
+
+    def change(data: dict[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+        data["choices"][0]["message"] |= {"content": "a b", "reasoning_content": "hm"}
+        data["choices"][0]["logprobs"] = {"content": content}
+        details = {"completion_tokens_details": {"reasoning_tokens": 2}}
+        return {**data, "usage": {"prompt_tokens": 3, "completion_tokens": 4, **details}}
+
+    with Proxy(change=change) as server:
+        (reply,) = ask(spec_of(server), ["ask"], form=AnswerForm(logprobs=True, reasoning=True))
+    assert isinstance(reply, Reply) and reply.reasoning == "hm" and reply.logprobs is not None
+    assert (reply.logprobs.mean, reply.logprobs.min) == (-1.0, -1.5) and math.isnan(reply.logprobs.entropy)
+
+
 def test_logprobs() -> None:
     candidates = [{"token": "a", "logprob": -0.6931471805599453}, {"token": "b", "logprob": -0.6931471805599453}]
     content = [
@@ -302,7 +318,7 @@ def test_logprobs() -> None:
     assert isinstance(reply, Reply)
     assert reply.logprobs is not None
     assert (reply.logprobs.mean, reply.logprobs.min) == (-1.0, -1.5)
-    assert reply.logprobs.entropy == pytest.approx(0.6931471805599453)
+    assert reply.logprobs.entropy == pytest.approx(0.6931471805599453)  # over the places with candidates
     assert server.bodies[0]["logprobs"] is True
 
 
