@@ -8,6 +8,7 @@ from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.generators.text.registry import KINDS
 from tests.generators.text.script import Script, method_of
+from tests.generators.text.test_every_method import TABLES
 
 # Tables, and answers under which the method goes its longest way.
 ROWS = {
@@ -57,8 +58,7 @@ def test_the_longest_way_is_what_most_tokens_counts(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_method_of_one_call_costs_what_a_call_costs(kind):
-    table = {"labels": ["a", "b"]} if kind == "annotate" else {}
-    method = method_of(kind, table)
+    method = method_of(kind, TABLES.get(kind, {}))
     if not method.keeps_turns:
         assert method.most_tokens(77) == 77
     else:
