@@ -124,7 +124,7 @@ def test_the_preflight_stops_a_run_with_one_line(
 def test_no_error_holds_a_key(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The server quotes the key in its errors, as some do."""
     monkeypatch.setenv("GM_TEST_KEY", KEY)
-    monkeypatch.setenv("GM_OTHER", "other-secret-0123456789")
+    monkeypatch.setenv("GM_OTHER", "other-secret-0123456789\n")  # as `echo` leaves it
     quote = (400, {"error": {"message": f"bad request with {KEY} and other-secret-0123456789"}})
     with Proxy(script=lambda number, body: quote, key=KEY) as server:
         keys = {"api_key_env": "GM_TEST_KEY", "headers_env": {"X-Team": "GM_OTHER"}}
@@ -137,7 +137,9 @@ def test_no_error_holds_a_key(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
 
 def test_keys_of_the_environment_go_to_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", KEY)
     monkeypatch.setenv("OPENAI_ORG_ID", "org-7")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Other: {KEY}")
     with Proxy() as server:
         ask(spec_of(server), ["ask"])
     assert not any(KEY in str(headers) or "org-7" in str(headers) for headers in server.headers)
