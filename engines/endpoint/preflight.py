@@ -8,7 +8,7 @@ from typing import Any
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, Reply
 from gristmill.engines.endpoint.answer import read_answer
 from gristmill.engines.endpoint.client import blocking_client, fault_of
-from gristmill.engines.endpoint.faults import EndpointDown, Fault
+from gristmill.engines.endpoint.faults import NO_PATH, EndpointDown, Fault
 from gristmill.engines.endpoint.request import RequestWriter
 from gristmill.engines.endpoint.settings import EndpointSettings
 from gristmill.engines.endpoint.structure import DIALECTS, PROBE_ANSWER, PROBE_PROMPT, PROBE_TOKENS, probe_form
@@ -71,7 +71,7 @@ class Preflight:
         try:
             self._request(lambda: self.client.get("/batches", cast_to=object))
         except Fault as fault:
-            if fault.reason == "it has no such path":
+            if fault.reason == NO_PATH:
                 raise UserError(f"{self.spec.words} has no Batch API: leave batch_api out") from None
             raise self._down(fault) from None
 

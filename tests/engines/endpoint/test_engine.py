@@ -163,6 +163,13 @@ def test_a_server_that_stays_down_stops_the_run() -> None:
     assert "HTTP 503" in str(down[0])
 
 
+def test_a_model_that_is_away_for_a_moment_does_not_stop_the_run() -> None:
+    away = (404, {"error": {"message": "The model `tiny-1` does not exist."}})
+    with Proxy(script=lambda number, body: away if 10 <= number < 20 else None) as server:
+        replies = ask(spec_of(server, max_in_flight=4), [f"ask {number}" for number in range(30)])
+    assert all(isinstance(reply, Reply) for reply in replies)
+
+
 def test_an_outage_is_outlived() -> None:
     """For half a second there is no server at all; every ask gets its answer afterwards."""
     with Proxy(script=lambda number, body: "drop" if number < 60 else None) as server:
