@@ -8,6 +8,7 @@ do not bring more tokens a second, each only takes longer, and the number stays 
 START = 64  # calls at once before anything is known of the server
 CUT = 0.7  # of the number, after an overload
 STEP, LARGEST_STEP = 1 / 8, 1 / 2  # of the number; a step is twice the last one while steps in its direction help
+FIRST_STEP = 1 / 4  # after the doubling
 LEAST_CALLS = 8  # that are measured before the number changes
 MIN_GAIN = 1.05  # of the rate, for a step to be kept
 MIN_DOUBLE_GAIN = 1.1  # of the rate, for a doubling to be kept
@@ -77,7 +78,8 @@ class Concurrency:
 
     def _double(self, rate: float) -> None:
         if self._doubled_from is not None and rate < self._doubled_from * MIN_DOUBLE_GAIN:
-            self._doubles, self.limit, self._num_rests = False, self._number, REST
+            # The rates before may have been chance as well: see first whether fewer calls do better.
+            self._doubles, self.limit, self._direction, self._step = False, self._number, -1, FIRST_STEP
             return
         self._number, self._doubled_from = self.limit, rate
         self.limit = min(self.most, 2 * self.limit)

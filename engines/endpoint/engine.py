@@ -188,7 +188,9 @@ class Outage:
                 raise AskRefused(fault.reason, fault.detail)
             self.num_tries += 1
             return
-        if fault.kind == "run":
+        # A model that was there is away while its server restarts behind a gateway.
+        is_away = fault.is_absence and engine._num_answers > 0
+        if fault.kind == "run" and not is_away:
             raise EndpointDown(f"{words}: {fault.words}")
         now = asyncio.get_running_loop().time()
         if not self._began_at:

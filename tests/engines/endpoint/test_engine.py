@@ -125,7 +125,7 @@ def test_the_preflight_stops_a_run_with_one_line(
 def test_no_error_holds_a_key(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The server quotes the key in its errors, as some do."""
     monkeypatch.setenv("GM_TEST_KEY", KEY)
-    monkeypatch.setenv("GM_OTHER", "other-secret-0123456789")
+    monkeypatch.setenv("GM_OTHER", "other-secret-0123456789\n")  # as `echo` leaves it
     quote = (400, {"error": {"message": f"bad request with {KEY} and other-secret-0123456789"}})
     with Proxy(script=lambda number, body: quote, key=KEY) as server:
         keys = {"api_key_env": "GM_TEST_KEY", "headers_env": {"X-Team": "GM_OTHER"}}
@@ -138,7 +138,9 @@ def test_no_error_holds_a_key(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
 
 def test_keys_of_the_environment_go_to_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", KEY)
     monkeypatch.setenv("OPENAI_ORG_ID", "org-7")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Other: {KEY}")
     with Proxy() as server:
         ask(spec_of(server), ["ask"])
     assert not any(KEY in str(headers) or "org-7" in str(headers) for headers in server.headers)
@@ -160,6 +162,13 @@ def test_a_server_that_stays_down_stops_the_run() -> None:
     assert len(down) == 7
     assert f"endpoint {server.url} (model 'tiny-1'): no answer for" in str(down[0])
     assert "HTTP 503" in str(down[0])
+
+
+def test_a_model_that_is_away_for_a_moment_does_not_stop_the_run() -> None:
+    away = (404, {"error": {"message": "The model `tiny-1` does not exist."}})
+    with Proxy(script=lambda number, body: away if 10 <= number < 20 else None) as server:
+        replies = ask(spec_of(server, max_in_flight=4), [f"ask {number}" for number in range(30)])
+    assert all(isinstance(reply, Reply) for reply in replies)
 
 
 def test_an_outage_is_outlived() -> None:
