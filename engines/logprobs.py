@@ -13,14 +13,17 @@ from gristmill.engines.contract import NUM_CANDIDATES, Logprobs
 
 
 def logprobs_of(tokens: Sequence[float], candidates: Sequence[Sequence[float]]) -> Logprobs | None:
-    """The logprobs of an answer from those of its tokens and, for each, of the candidates at its place, in nats.
+    """The logprobs of an answer from those of its tokens and of the candidates at their places, in nats.
 
-    None for an answer without tokens. Of more than NUM_CANDIDATES candidates the most probable count.
+    None for an answer without tokens. Of more than NUM_CANDIDATES candidates the most probable count; the entropy is
+    NaN without any.
     """
     if not tokens:
         return None
     entropies = [entropy(sorted(place, reverse=True)[:NUM_CANDIDATES]) for place in candidates]
-    return Logprobs(math.fsum(tokens) / len(tokens), min(tokens), math.fsum(entropies) / max(1, len(entropies)))
+    return Logprobs(
+        math.fsum(tokens) / len(tokens), min(tokens), math.fsum(entropies) / len(entropies) if entropies else math.nan
+    )
 
 
 def entropy(logprobs: Sequence[float]) -> float:

@@ -102,7 +102,7 @@ class ModelSpec:
     model: str  # Folder, hub id (org/name or org/name@revision), s3://bucket/prefix or package:smollm2.
     name: str | None = None  # Value of the `model` column; unset: the last part of `model`.
     engine: dict[str, Any] = field(default_factory=dict)  # Arguments of vLLM's AsyncEngineArgs, e.g. max_model_len.
-    sampling: dict[str, Any] = field(default_factory=dict)  # Fields of vLLM's SamplingParams; max_tokens: 1024.
+    sampling: dict[str, Any] = field(default_factory=dict)  # Fields of vLLM's SamplingParams, e.g. max_tokens.
     chat: bool = True  # Whether the model's chat template applies; false for base models.
     chat_template: str | None = None  # Jinja template that replaces the model's own.
     template_args: dict[str, Any] = field(default_factory=dict)  # Template arguments, e.g. {enable_thinking = false}.

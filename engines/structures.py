@@ -43,4 +43,4 @@ def one_line(fault: str) -> str:
     """The message of a fault without the excerpt of the grammar below it."""
     lines = [line.strip() for line in fault.splitlines()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return errors[0] if errors else lines[0]
+    return errors[0] if errors else next(iter(lines), "")

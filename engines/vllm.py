@@ -23,6 +23,7 @@ from gristmill.engines.invariance import Trace, is_invariant
 from gristmill.engines.logprobs import answer_logprobs
 from gristmill.engines.prompts import Prompts
 from gristmill.engines.reasoning import ReasoningParser, check_parser
+from gristmill.engines.structures import one_line
 from gristmill.engines.tool_calls import ToolParser, Tools
 from gristmill.engines.user_turn import USER_TURN
 from gristmill.records.errors import UserError
@@ -200,12 +201,10 @@ class Engine:
             self._params(sampling, 0, form).verify(
                 config.model_config, config.speculative_config, config.structured_outputs_config, self._tokenizer
             )
-        except (ValueError, TypeError) as error:
-            raise UserError(f"sampling: {error}") from None
         except Exception as error:
-            if not is_refusal(error):
+            if not isinstance(error, ValueError | TypeError) and not is_refusal(error):
                 raise
-            raise UserError(f"sampling: {error}") from None
+            raise UserError(f"sampling: {one_line(str(error))}") from None
 
     def check_user_turn(self) -> None:
         """Raise UserError when the model has no chat template that can be cut at the user's turn."""

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from gristmill.engines.needs import Needs
 from gristmill.engines.throttle import Throttle
 from gristmill.generators.contract import Generator
+from gristmill.generators.text.reply_columns import turns_field
 from gristmill.records.division import Author, Division
 from gristmill.records.errors import UserError
 from gristmill.records.schema import REJECT, set_column
@@ -99,7 +100,7 @@ class GeneratorShare(Generator):
         places[rows] = batch.num_rows + np.arange(part.num_rows)
         for name in [*FILLED, *(field.name for field in self.generator.payload)]:
             field = batch.schema.field(name)
-            both = pa.concat_arrays([batch.column(name), part.column(name)])
+            both = pa.concat_arrays([batch.column(name), part.column(name).cast(field.type)])
             batch = set_column(batch, field, both.take(pa.array(places)))
         return batch
 
@@ -188,13 +189,21 @@ class Several(Generator):
             share.close()
 
 
+TURN_TYPES = {turns_field(has_reasoning).type for has_reasoning in (False, True)}
+
+
 def union(payloads: Mapping[str, Sequence[pa.Field]]) -> list[pa.Field]:
-    """The payload columns of all generators, in order. Raises UserError where a column has two types."""
+    """The payload columns of all generators, in order; `turns` have a reasoning if those of one generator have it.
+
+    Raises UserError where a column has two types.
+    """
     fields: dict[str, tuple[pa.Field, str]] = {}
     for name, payload in payloads.items():
         for field in payload:
             known, first = fields.setdefault(field.name, (field.with_nullable(True), name))
-            if known.type != field.type:
+            if {known.type, field.type} == TURN_TYPES:
+                fields[field.name] = (turns_field(has_reasoning=True), first)
+            elif known.type != field.type:
                 raise UserError(
                     f"generators: '{first}' makes the column '{field.name}' as {known.type}, and '{name}' as "
                     f"{field.type}; rows of one run have one type for a column"

@@ -13,6 +13,8 @@ from gristmill.generators.text.generator import TextGenerator
 from gristmill.records.errors import UserError
 from gristmill.records.spec import later, literals
 
+MAX_TOKENS, MAX_TOKENS_THINKING = 1024, 8192  # of a reply, reasoning included
+
 
 @dataclass(frozen=True)
 class TeacherSpec(ModelSpec, FormSpec):
@@ -60,8 +62,9 @@ class Teacher(TextGenerator):
 
     def __init__(self, spec: TeacherSpec, method: Method) -> None:
         super().__init__(spec, method, spec.fixed_slots)
-        self.sampling = {"max_tokens": 1024, **spec.sampling}
         self.form = spec.form
+        max_tokens = MAX_TOKENS_THINKING if self.form.reasoning else MAX_TOKENS
+        self.sampling = {"max_tokens": max_tokens, **spec.sampling}
 
     @property
     def model(self) -> str | None:
@@ -89,7 +92,7 @@ class Teacher(TextGenerator):
             **self.spec.identity(),
             "sampling": literals(self.sampling),
             "json_schema": literals(self.spec.json_schema),
-            **literals({k: v for k, v in self.form.literals().items() if k not in ("json_schema", "reasoning")}),
+            **literals({k: v for k, v in self.form.literals().items() if k != "json_schema"}),
         }
 
     def check(self) -> None:

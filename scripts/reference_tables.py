@@ -30,7 +30,9 @@ from gristmill.jobs.flow.spec import FlowSpec
 from gristmill.jobs.recipes.generators import ShareSpec
 from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.records.functions import registry as functions
+from gristmill.records.functions.draws import Draws
 from gristmill.records.spec import OF_KIND
+from gristmill.records.tasks.registry import FAMILIES
 from gristmill.stages import registry as stages
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -188,6 +190,23 @@ def sections_page(title: str, intro: str, cls: type, sections: Mapping[str, type
     return "\n".join(parts)
 
 
+def tasks_page() -> str:
+    """The families of tasks with an example of each."""
+    intro = (
+        'The families of `[source] kind = "tasks"` (docs/tasks.md). The level, from 1 to 10, sets the measure in the '
+        "third column. Each example is of level 2."
+    )
+    lines = [HEAD, "# Families of tasks", "", *textwrap.wrap(intro, 99), "", "| family | asks for | measure | answer |"]
+    lines += ["|---|---|---|---|"]
+    lines += [f"| `{name}` | {each.about} | {each.dial} | {each.form} |" for name, each in FAMILIES.items()]
+    for name, family in FAMILIES.items():
+        task = family.task(2, Draws(0, 3))
+        tests = ["Tests:", "", "```text", *task.tests.split("\n"), "```", ""] if task.tests else []
+        lines += ["", f"## `{name}`", "", "```text", *task.question.split("\n"), "```", "", "Reference:", "", "```text"]
+        lines += [*task.reference.rstrip("\n").split("\n"), "```", "", *tests]
+    return "\n".join([line for at, line in enumerate(lines) if line or at == 0 or lines[at - 1]]).rstrip("\n") + "\n"
+
+
 def pages() -> dict[str, str]:
     """The text of every page by file name."""
     sections = {"[generators]": ShareSpec, "cluster": ClusterSpec, "limits": Limits}
@@ -209,8 +228,8 @@ def pages() -> dict[str, str]:
     recipe = sections_page("Recipe", intro, Recipe, sections)
     steps = "The keys of a flow: `gristmill flow FLOW --out URI` (docs/flows.md)."
     flow = sections_page("Flow", steps, FlowSpec, {})
-    pages_of_kinds = {f"{name}.md": kinds_page(*row) for name, row in tables.items()}
-    return {"recipe.md": recipe, "flow.md": flow, "templates.md": templates_page(), **pages_of_kinds}
+    whole = {"recipe.md": recipe, "flow.md": flow, "templates.md": templates_page(), "tasks.md": tasks_page()}
+    return whole | {f"{name}.md": kinds_page(*row) for name, row in tables.items()}
 
 
 def main() -> int:

@@ -62,7 +62,7 @@ class Recovery:
 
     def _release_engine(self, lot: InFlightLot, loss: Loss, phase: str) -> str | None:
         """Count the loss and free the engine. Returns the reason if the asks of the lot may be at fault."""
-        member, lot.member, reason = lot.member, None, None
+        member, lot.member, reason, lost = lot.member, None, None, "worker"
         if member:
             pool = self.route[lot.step].pool
             assert pool
@@ -70,8 +70,9 @@ class Recovery:
                 pool.remove_lot(member, lot.number)
             else:
                 reason = pool.lose(member, lot.number, str(loss))
+                lost = "replica" if pool.needs.is_remote else "node"
                 lot.was_beside_others = pool.had_several(member)
-        what = "object" if loss.is_object else (reason or "node" if member else "worker")
+        what = "object" if loss.is_object else reason or lost
         self.retries[what] += 1
         self.job.note("retry", lot=lot.number, stage=phase, lost=what, why=str(loss))
         return reason

@@ -156,6 +156,8 @@ class Pool:
                 f"{self.name}: a probe shows that this engine computes an answer otherwise in another batch, so a lot "
                 f"that is made again can have other rows"
             )
+        for note in facts.get("notes", ()) if not self.facts else ():  # the log of a replica reaches nobody
+            logger.warning(f"{self.name}: {note}")
         if is_broken or not self.facts:
             self.facts = facts
 

@@ -9,6 +9,9 @@ from gristmill.engines.endpoint.settings import EndpointSettings
 from gristmill.records.errors import UserError
 from gristmill.records.masking.masks import remember
 
+SPARE = 16  # connections beyond those of the calls at once, for files and batches
+CONNECT_S = 10.0  # to connect; a host that drops packets answers nothing at all
+
 
 def secrets_in_environment(spec: EndpointSettings) -> dict[str, str]:
     """The values of its variables in this process, by name. Raises UserError for one that is not set."""
@@ -27,6 +30,8 @@ def options_of(spec: EndpointSettings, secrets: Mapping[str, str]) -> dict[str, 
     Those that are not set would come from the environment: OPENAI_API_KEY is a key for another server. The client
     demands some key, so a server without one gets the word "none".
     """
+    from openai import Timeout
+
     return {
         "base_url": spec.base_url,
         "api_key": secrets[spec.api_key_env] if spec.api_key_env else "none",
@@ -34,16 +39,19 @@ def options_of(spec: EndpointSettings, secrets: Mapping[str, str]) -> dict[str, 
         "project": "",
         "default_headers": {header: secrets[name] for header, name in spec.headers_env.items()},
         "max_retries": 0,
-        "timeout": spec.timeout_s,
+        "timeout": Timeout(spec.timeout_s, connect=CONNECT_S),
     }
 
 
 def async_client(spec: EndpointSettings, secrets: Mapping[str, str]) -> Any:
     """The client. Over aiohttp, which every Ray has: its other transport slows down with hundreds of connections."""
     import aiohttp  # noqa: F401 - the transport imports it late
+    from httpx2 import Limits
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
-    return AsyncOpenAI(**options_of(spec, secrets), http_client=DefaultAioHttpClient())
+    most = spec.most_in_flight + SPARE  # the default keeps 100 connections and opens the others anew for each call
+    pool = DefaultAioHttpClient(limits=Limits(max_connections=most, max_keepalive_connections=most))
+    return AsyncOpenAI(**options_of(spec, secrets), http_client=pool)
 
 
 def fault_of(error: BaseException, parameters: tuple[str, ...] = ()) -> Fault:

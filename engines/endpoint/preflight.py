@@ -1,8 +1,8 @@
 """The first requests to an endpoint: its models, one token, and whether it follows a structure. Before any ask."""
 
-import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, Reply
@@ -14,8 +14,6 @@ from gristmill.engines.endpoint.settings import EndpointSettings
 from gristmill.engines.endpoint.structure import DIALECTS, PROBE_ANSWER, PROBE_PROMPT, PROBE_TOKENS, probe_form
 from gristmill.records.errors import UserError
 from gristmill.records.spec import nearest
-
-logger = logging.getLogger(__name__)
 
 NUM_TRIES, WAIT_S = 5, 1.0  # a server that is just starting or busy gets some seconds
 TIMEOUT_S = 120.0
@@ -32,7 +30,7 @@ def check_endpoint(
     """Facts of the endpoint. Teaches `writer` what its server lacks. Raises UserError if it would refuse every call."""
     from openai import OpenAI
 
-    with OpenAI(**{**options_of(spec, secrets), "timeout": min(spec.timeout_s, TIMEOUT_S)}) as client:
+    with OpenAI(**options_of(replace(spec, timeout_s=min(spec.timeout_s, TIMEOUT_S)), secrets)) as client:
         return Preflight(spec, writer, client).facts(sampling, form)
 
 
@@ -55,7 +53,7 @@ class Preflight:
         if self.spec.batch_api:
             self._check_batches()
         if not isinstance(data.get("usage"), Mapping):
-            logger.warning(f"{self.spec.words} states no usage: tokens and cost are estimates from characters")
+            self.writer.notes.append("it states no usage: tokens and cost are estimates from characters")
         names = ("model", "system_fingerprint")
         return {f"served_{name}": data[name] for name in names if isinstance(data.get(name), str)}
 

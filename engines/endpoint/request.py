@@ -1,19 +1,15 @@
 """The body of a request: OpenAI's parameters in their place, and what a server does not have left out or renamed."""
 
 import json
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-from gristmill.engines.contract import AnswerForm, Messages
+from gristmill.engines.contract import NUM_CANDIDATES, AnswerForm, Messages
 from gristmill.engines.endpoint.settings import EndpointSettings
 from gristmill.engines.endpoint.structure import DIALECTS, Dialect, response_format
 
-logger = logging.getLogger(__name__)
-
 CHAT_PATH, TEXT_PATH = "/chat/completions", "/completions"
 # Parameters of OpenAI. Others, such as top_k, are of vLLM, SGLang and their like; all are fields of one JSON object.
-NUM_CANDIDATES = 20  # the most that OpenAI gives: the most probable tokens at each place, for the entropy
 
 
 class RequestWriter:
@@ -26,6 +22,7 @@ class RequestWriter:
         self.spec = spec
         self.path = CHAT_PATH if spec.chat else TEXT_PATH
         self.dialect: Dialect = DIALECTS[0]
+        self.notes: list[str] = []  # what a user should know of the server
         self._sends_seed = True
         self._tokens_key = "max_tokens"
         self._num_candidates = NUM_CANDIDATES if spec.chat else 5
@@ -56,7 +53,7 @@ class RequestWriter:
         """Send no more a parameter that the server lacks; False when it is needed or has been left out already."""
         if parameter == "seed" and self._sends_seed:
             self._sends_seed = False
-            logger.warning(f"{self.spec.words} takes no seed: the same ask gets another answer each time")
+            self.notes.append("it takes no seed: the same ask gets another answer each time")
             return True
         if parameter == "max_tokens" and self._tokens_key == "max_tokens":
             self._tokens_key = "max_completion_tokens"

@@ -17,6 +17,7 @@ from gristmill.generators.text.contract import Ask, Session, mix, pick
 from gristmill.generators.text.prompts import column, drawn_columns, render
 from gristmill.generators.text.steps import Steps, StepsSpec
 from gristmill.records.schema import clean
+from gristmill.records.spec import later
 from gristmill.records.templates import template_texts
 
 PERSONAS = (
@@ -53,10 +54,16 @@ class DialogueSpec(StepsSpec):
     min_exchanges: int = 2  # exchanges at least; a row with fewer is refused as "ended" or "context_length"
     topic: str = "topic"  # source column of the topic
     personas: tuple[str, ...] = PERSONAS  # descriptions of the user, drawn by the row's seed
+    # source column with a description of the user, such as "a nurse of 40"; default: one of `personas`
+    persona: str | None = later(None)
     end: str = "END"  # word by which the user ends the conversation
 
     def __post_init__(self) -> None:
         column(self.topic)
+        if self.persona is not None:
+            column(self.persona)
+            if self.personas != PERSONAS:
+                raise ValueError("give either persona, a column of the source, or personas")
         if not 1 <= self.min_exchanges <= self.exchanges:
             raise ValueError("min_exchanges must be at least 1 and at most exchanges")
         if not self.personas:
@@ -80,6 +87,7 @@ class Dialogue(Steps):
     def __init__(self, spec: DialogueSpec) -> None:
         super().__init__(spec)
         self._topic = column(spec.topic)
+        self._persona = column(spec.persona) if spec.persona is not None else None
 
     @property
     def payload(self) -> list[pa.Field]:
@@ -95,7 +103,7 @@ class Dialogue(Steps):
         ]
 
     def fields_read(self) -> list[str]:
-        return self.columns_of(self._topic)
+        return self.columns_of(self._topic, *([self._persona] if self._persona else []))
 
     def ways(self) -> list[dict[str, int]]:
         most = self.spec.exchanges
@@ -109,7 +117,8 @@ class Dialogue(Steps):
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         spec = self.spec
-        choices = {"topic": render(self._topic, ask.fields), "persona": pick(spec.personas, ask.seed, -2)}
+        drawn = render(self._persona, ask.fields) if self._persona else pick(spec.personas, ask.seed, -2)
+        choices = {"topic": render(self._topic, ask.fields), "persona": drawn}
         fields = {**ask.fields, **choices, "end": spec.end}
         system = self._system.render(fields)
         messages = [{"role": "system", "content": system}] if system else []

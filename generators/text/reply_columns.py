@@ -1,6 +1,7 @@
 """The columns of a row that come from its replies, whatever its method: reasoning, logprobs, turns, kept tokens."""
 
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 import pyarrow as pa
@@ -59,7 +60,8 @@ class ReplyColumns:
             values[TOKENS_REASONING.name] = sum(each.tokens_reasoning for each in replies)
         if self._form.logprobs and answer is not None and reply and reply.logprobs:
             logprobs = reply.logprobs
-            values |= dict(zip((f.name for f in LOGPROBS), (logprobs.mean, logprobs.min, logprobs.entropy)))
+            numbers = (logprobs.mean, logprobs.min, logprobs.entropy)
+            values |= {f.name: None if isnan(number) else number for f, number in zip(LOGPROBS, numbers)}
         if self._is_paid:
             values[COST.name] = session.cost
         return values

@@ -14,6 +14,7 @@ from gristmill.generators.text.contract import Ask, Session
 from gristmill.jobs.recipes.checks import has_price, service_of
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.records.output.summary import Summary
+from gristmill.records.pairs import OTHER, OTHER_ID
 from gristmill.stages.contract import Stage
 from gristmill.stages.judging.judge import Judge
 
@@ -93,8 +94,12 @@ def _judge_tokens(judge: Judge, text_tokens: float) -> tuple[float, float]:
 
 
 def _texts(compiled: CompiledRecipe) -> list[str]:
-    """The first rows of the source, as JSON texts."""
-    return [text for _, text in compiled.source.rows(0, min(compiled.source.num_rows, NUM_ROWS))]
+    """The asks of the first rows of the source, as JSON texts. A row stands for its own partner: both are as long."""
+    rows = compiled.source.rows(0, min(compiled.source.num_rows, NUM_ROWS))
+    if compiled.recipe.pairs is None:
+        return [text for _, text in rows]
+    asks = [(row_id, fields) for row_id, text in rows if (fields := fields_of(text)) is not None]
+    return [json.dumps({**fields, OTHER: fields, OTHER_ID: row_id}) for row_id, fields in asks]
 
 
 def _mean(numbers: list[float]) -> float:

@@ -26,7 +26,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.exit_codes import DONE, SHORT, STOPPED
 from gristmill.records.output import answers, ledger
 from gristmill.records.output.manifest import NAME as MANIFEST
-from gristmill.records.output.manifest import Manifest, State, tools_sentence
+from gristmill.records.output.manifest import Manifest, State, generator_names, tools_sentence
 from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.output.shard_names import KEPT, REJECTED, shard_name
 from gristmill.records.output.shard_reading import read_shard
@@ -210,7 +210,7 @@ def show_outcome(outcome: Outcome, compiled: CompiledRecipe, store: Store) -> No
     """Print the totals, some kept rows and what to do next."""
     manifest, console = outcome.manifest, open_console()
     console.print(totals_table(outcome.totals, f"{compiled.recipe.name}: {outcome.state}"))
-    if (table := generator_table(outcome.totals, manifest.cost)) is not None:
+    if (table := generator_table(outcome.totals, manifest.cost, generator_names(manifest.recipe))) is not None:
         console.print(table)
     console.print(cost_table(outcome.totals, [s.name for s in compiled.stages], manifest.cost))
     if compiled.recipe.gate_audit and outcome.totals.num_lots:

@@ -12,6 +12,7 @@ from gristmill.generators.several import Several
 from gristmill.generators.text.contract import Method
 from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.records.errors import UserError
+from gristmill.records.mixing.regimes import REAL
 from gristmill.records.output.templates import COLUMN
 from gristmill.records.pairs import OTHER, OTHER_ID
 from gristmill.records.readers.sources import Source, SourceSpec
@@ -28,6 +29,11 @@ NUM_PEEKED = 16  # rows of the source that are read to learn its columns
 
 def check_source(source: Source, source_spec: SourceSpec, generator: Generator) -> None:
     """Refuse a source in which no row has the columns that the generator reads; single bad rows are rejected later."""
+    if source_spec.kind is not None and generator.origin == REAL:
+        raise UserError(
+            f"rows of source.kind = '{source_spec.kind}' are synthetic, and generator '{generator.kind}' calls them "
+            'real: set generator.origin = "synthetic"'
+        )
     columns: set[str] = set()
     wanted = []
     for part in generator.parts:

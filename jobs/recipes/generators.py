@@ -72,20 +72,20 @@ def entries(recipe: Recipe) -> Iterator[_Entry]:
 def build_generator(recipe: Recipe) -> tuple[Generator, Method | None]:
     """The generator and, for text generators, their method. Raises UserError for unknown kinds and keys."""
     tables = list(entries(recipe))
-    method = None
+    methods: list[Method] = []
     if any(entry.generator_type.takes_method for entry in tables):
         kind, table = parted(recipe.method or {"kind": "prompt"}, "method")
         method_type = method_class(kind)
-        method = method_type(build(method_type.Spec, table, "method"))
+        # One for each generator: a method may hold tools while its generator is open.
+        methods = [method_type(build(method_type.Spec, table, "method")) for _ in tables]
     elif recipe.method is not None:
         kinds = " and ".join(dict.fromkeys(f"'{entry.generator_type.kind}'" for entry in tables))
         raise UserError(f"[method] is for text generators; generator {kinds} takes none")
-    generators = [
-        entry.generator_type(entry.spec, method)
-        if entry.generator_type.takes_method
-        else entry.generator_type(entry.spec)
-        for entry in tables
-    ]
+    generators = []
+    for at, entry in enumerate(tables):
+        own_method = [methods[at]] if entry.generator_type.takes_method else []
+        generators.append(entry.generator_type(entry.spec, *own_method))
+    method = methods[0] if methods else None
     if recipe.generator is not None:
         return generators[0], method
     return Several(generators, _division(recipe, tables, generators)), method

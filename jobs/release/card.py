@@ -20,7 +20,7 @@ from gristmill.records.mixing.regimes import REAL
 from gristmill.records.output.manifest import Manifest, generators_of
 from gristmill.records.output.shards import Summary
 from gristmill.records.printable import json_text
-from gristmill.records.schema import IDENTITY, PROVENANCE
+from gristmill.records.schema import IDENTITY, PROVENANCE, has_reasoning
 
 SIZES = [f"{low}<n<{high}" for low, high in pairwise("1K 10K 100K 1M 10M 100M 1B 10B 100B 1T".split())]  # of the Hub
 DESCRIPTION = "A synthetic corpus made with Gristmill."
@@ -64,6 +64,8 @@ def facts_of_run(manifest: Manifest, totals: Summary, file: FactsFile, format_ta
     spec = release_spec(recipe.get("release") or {}, file)
     source = recipe.get("source") or {}
     place = source.get("path") or ("the items of the recipe" if any(source.get("items") or ()) else None)
+    if source.get("kind"):
+        place = f"rows of the kind {source['kind']}, which are computed"
     license = file.source.license or source.get("license")
     return Facts(
         recipe["name"],
@@ -151,7 +153,15 @@ def _shown(value: Any) -> Any:
 
 def columns_table(schema: pa.Schema) -> str:
     lines = "\n".join(f"| {code(f.name)} | {prose(str(f.type))} | {_group(f.name)} |" for f in schema)
-    return f"| column | type | group |\n|---|---|---|\n{lines}\n"
+    return f"| column | type | group |\n|---|---|---|\n{lines}\n{_reasoning_note(schema)}"
+
+
+def _reasoning_note(schema: pa.Schema) -> str:
+    """A sentence about the reasoning that rows or messages hold; "" without."""
+    if has_reasoning(schema.names):
+        return "\n`reasoning` is what the model thought before its answer, in `tokens_reasoning` tokens.\n"
+    is_message = any(f.name == "messages" and "reasoning_content" in str(f.type) for f in schema)
+    return "\n`reasoning_content` of a message is what the model thought before it.\n" if is_message else ""
 
 
 READING = """## How to read it

@@ -15,7 +15,7 @@ Formats with messages keep `tools`, `chat_template_kwargs`, `images` and `image`
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ import pyarrow as pa
 from gristmill.jobs.release.dialogues import (
     JSON,
     THINKING,
+    THOUGHTS,
     CannotCarry,
     array_of,
     encoded,
@@ -52,6 +53,7 @@ from gristmill.jobs.release.row_shapes import (
     value_of,
     with_columns_beside,
     with_reasoning,
+    without_reasoning,
 )
 from gristmill.records.errors import UserError
 from gristmill.records.schema import IDENTITY, IMAGE, REASONING, RESERVED, with_images
@@ -133,6 +135,8 @@ def find_format(name: str, columns: pa.Schema, has_reasoning: bool = True) -> Ro
     if name == MESSAGES and not has_reasoning and REASONING.name in columns.names:
         columns = columns.remove(columns.get_field_index(REASONING.name))
     if row_format := _find(name, columns):
+        if name == MESSAGES and not has_reasoning:
+            return _without_reasoning(row_format)
         return row_format
     fitting = [ROWS, *(n for n in FORMATS[1:] if _find(n, columns))]
     texts = [f.name for f in columns if f.name not in RESERVED and (is_text(f.type) or is_dialogue(f.type))]
@@ -225,6 +229,17 @@ def _messages_format(
         return _of_dialogues(MESSAGES, columns, {"messages": sources}, convert, above)
     convert = partial(with_reasoning, convert, column=REASONING.name)
     return _of_dialogues(MESSAGES, columns, {"messages": sources}, convert, [*above, REASONING.name], has_thoughts=True)
+
+
+def _without_reasoning(row_format: RowFormat) -> RowFormat:
+    """The format without the fields of messages that hold reasoning."""
+    schema = row_format.schema
+    at = schema.get_field_index("messages")
+    inner = schema.field(at).type.value_type
+    if inner != JSON:
+        kept = pa.struct([field for field in inner if field.name not in THOUGHTS])
+        schema = schema.set(at, pa.field("messages", pa.list_(kept)))
+    return replace(row_format, schema=schema, _convert=partial(without_reasoning, row_format._convert))
 
 
 def _of_dialogues(

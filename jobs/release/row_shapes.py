@@ -72,6 +72,13 @@ def with_reasoning(convert: Callable[[Row], Converted], row: Row, column: str) -
     return {**converted, "messages": dialogue}
 
 
+def without_reasoning(convert: Callable[[Row], Converted], row: Row) -> Converted:
+    """The messages of a row without the fields that hold reasoning."""
+    converted = convert(row)
+    messages = [{key: m[key] for key in m if key not in THOUGHTS} for m in converted["messages"]]
+    return {**converted, "messages": messages}
+
+
 def _side(row: Row, name: str, role: str = "assistant") -> list[Any]:
     """A column of dialogues or texts as messages."""
     if isinstance(row[name], str) or row[name] is None:

@@ -38,7 +38,7 @@ from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import clock, money
 from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, read_events
-from gristmill.records.output.manifest import Manifest, check_recipe, generators_of
+from gristmill.records.output.manifest import Manifest, check_recipe, generator_names, generators_of
 from gristmill.records.output.shards import Summary
 from gristmill.records.output.templates import KINDS, num_texts, top
 from gristmill.records.printable import json_text
@@ -126,7 +126,7 @@ def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample
     steps = yields(manifest, totals)
     reasons, is_estimated = rejects(totals, sample, cost)
     rejected_tokens = totals.spent_on_rejected
-    by_generator = generator_yields(totals, manifest.cost)
+    by_generator = generator_yields(totals, manifest.cost, generator_names(recipe))
     engines = sorted(history.engines.values(), key=lambda e: (-e.num_lost, len(e.name), e.name))
     return {
         "name": recipe["name"],

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from gristmill.jobs.pages.figure import COLOR, PHASES, draw
+from gristmill.jobs.pages.figure import COLOR, draw
 from gristmill.jobs.terminal.generator_yields import GeneratorYield
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_REASONS = 4  # that the figure shows one by one
-REASON_COLORS = ("c-alert", *PHASES)
+REASON_COLORS = ("processing", "c-alert", "committing", "muted", "waiting")  # the last is of all other reasons
 
 
 def bars(rows: list[GeneratorYield]) -> str:

@@ -12,7 +12,7 @@ from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, when
 from gristmill.records.output.lease import is_alive, read_lease, who
 from gristmill.records.output.manifest import NAME as MANIFEST
-from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.manifest import Manifest, generator_names
 from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
@@ -79,6 +79,7 @@ def run_literals(store: Store, manifest: Manifest, totals: Summary, life: Life) 
         "silent_s": life.silent_s,
         "starts": manifest.starts,
         "stages": [stage["name"] for stage in manifest.recipe.get("stages", [])],
+        "generators": generator_names(manifest.recipe),
         "cost": manifest.cost,
         "closed_at": manifest.closed_at,
     }
@@ -97,7 +98,7 @@ def show(run: dict[str, Any], console: SafeConsole) -> None:
     if run["starts"]:
         last = run["starts"][-1]
         console.print(f"driver starts: {len(run['starts'])}, the last {last['started']} on {last['host']}")
-    if (table := generator_table(totals, run["cost"])) is not None:
+    if (table := generator_table(totals, run["cost"], run["generators"])) is not None:
         console.print(table)
     console.print(cost_table(totals, run["stages"], run["cost"]))
 

@@ -1,6 +1,6 @@
 """What each of several generators gave: its yield, its rejects, its tokens and its cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,11 +39,15 @@ class GeneratorYield:
         return self.cost / self.kept if self.kept and self.cost is not None else None
 
 
-def generator_yields(totals: Summary, cost: Mapping[str, Any]) -> list[GeneratorYield]:
-    """The generators of a run that has several, by name; none of any other run. `cost`: the manifest's."""
+def generator_yields(totals: Summary, cost: Mapping[str, Any], names: Sequence[str]) -> list[GeneratorYield]:
+    """The generators of a run that has several, in the order of `names`; those of rows that nobody made come last.
+
+    `cost`: the manifest's. `names`: of the generators in the recipe, none where it has one.
+    """
     pools: Mapping[str, Mapping[str, float]] = cost.get("pools") or {}
     rows = []
-    for name, counts in sorted(totals.generators.items()):
+    for name in dict.fromkeys([*names, *totals.generators]):
+        counts = totals.generators.get(name, {})
         reasons = [(key, int(n)) for key, n in counts.items() if ":" in key]
         pool = pools.get(name) or {}
         has_price = cost.get("cost") is not None and bool(pool)
@@ -62,9 +66,9 @@ def generator_yields(totals: Summary, cost: Mapping[str, Any]) -> list[Generator
     return rows
 
 
-def generator_table(totals: Summary, cost: Mapping[str, Any]) -> Table | None:
+def generator_table(totals: Summary, cost: Mapping[str, Any], names: Sequence[str]) -> Table | None:
     """Yield and cost of each of several generators; None for a run of one."""
-    rows = generator_yields(totals, cost)
+    rows = generator_yields(totals, cost, names)
     if not rows:
         return None
     table = Table(title="by generator", title_justify="left", show_header=True, box=None, padding=(0, 2))

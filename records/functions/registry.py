@@ -22,12 +22,14 @@ def function_class(kind: str) -> Any:
 
 
 def row_function(kind: str, keys: dict[str, Any], source_keys: Iterable[str] = ()) -> RowFunction:
-    """The function of `kind` with its keys; `source_keys` are those of any source, for hints.
+    """The function of `kind` with its keys; `source_keys` are those of `[source]` itself.
 
-    Raises UserError for unknown kinds, keys and values.
+    Raises UserError for unknown kinds, keys and values, and for a kind that has a key of `[source]`.
     """
     cls = function_class(kind)
     own = [field.name for field in dataclasses.fields(cls.Spec)]
+    for name in set(own) & set(source_keys):
+        raise UserError(f"source: kind '{kind}': its key '{name}' is a key of [source]; give it another name")
     for key in keys:
         if key not in own:
             raise UserError(f"source ({kind}): unknown key '{key}'{nearest(key, [*own, *source_keys])}")

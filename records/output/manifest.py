@@ -173,6 +173,11 @@ def generators_of(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [recipe["generator"]] if recipe.get("generator") else list(recipe.get("generators") or [])
 
 
+def generator_names(recipe: Mapping[str, Any]) -> list[str]:
+    """The names of a recipe's several generators; none where it has one."""
+    return [table["name"] for table in recipe.get("generators") or []]
+
+
 def check_recipe(manifest: Manifest, store: Store) -> None:
     """Raise UserError for a manifest whose recipe lacks what a report or an audit needs."""
     check_shape(manifest.recipe, WholeRecipe, store.path(NAME), "recipe")

@@ -29,6 +29,8 @@ def fit_network(
     is_whole = np.ones(table.num_rows, bool)
     for column in (*columns, *([table.column(weight)] if weight else [])):
         is_whole &= pc.is_valid(column).to_numpy()
+        if pa.types.is_floating(column.type):
+            is_whole &= np.isfinite(column.to_numpy())
     whole = [column.filter(pa.array(is_whole)) for column in columns]
     attributes: list[tuple[str, tuple[Value, ...], Codes]] = []
     for name, column in zip(names, whole):
@@ -85,6 +87,11 @@ def _coded(name: str, column: pa.ChunkedArray, min_count: int, num_bins: int) ->
     texts = np.array([str(value) for value in column.to_pylist()], object)
     values, codes, counts = np.unique(texts.astype(str), return_inverse=True, return_counts=True)
     common = np.flatnonzero(counts >= min_count)
+    if not len(common):
+        raise UserError(
+            f"source (personas): attribute '{name}' has no value that {min_count} rows hold: leave it out of "
+            "attributes, or lower min_count"
+        )
     if len(common) > MAX_VALUES:
         raise UserError(f"source (personas): attribute '{name}' has {len(common):,} values, above {MAX_VALUES}")
     places = np.full(len(values), -1)

@@ -121,8 +121,9 @@ class Network:
 
 def cumulative(weights: Sequence[float]) -> tuple[int, ...]:
     """Weights as cumulative integers; all 0 where every weight is."""
-    total = sum(weights)
-    return tuple(round(part * SCALE / total) if total else 0 for part in accumulate(weights))
+    parts = list(accumulate(weights))
+    total = parts[-1]  # `sum` rounds in another way since Python 3.12
+    return tuple(round(part * SCALE / total) if total else 0 for part in parts)
 
 
 def _without(weights: Sequence[int], places: set[int]) -> list[int]:

@@ -7,7 +7,7 @@ Its memory grows with files and blocks of lines, never with rows.
 import json
 import pickle
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +30,6 @@ from gristmill.records.spec import LATER, keys_of_kind, later, nearest
 from gristmill.records.stores.contract import Entry
 from gristmill.records.stores.digest import digest_all
 
-KIND_KEYS = ("id_column", "carry", "samples", "together", "cycle", "license", "num_rows", "seed")  # with any kind
 MAX_DIGEST_BYTES = 100 << 30  # the Parquet files of a larger source are told apart by their versions alone
 
 
@@ -93,8 +92,8 @@ class SourceSpec:
     def _check_kind(self) -> None:
         if self.kind is None and (self.num_rows is not None or self.seed is not None):
             raise ValueError("num_rows and seed are for the rows of a kind; limits.asks ends a run that reads files")
-        if self.num_rows is not None and self.num_rows < 1:
-            raise ValueError("num_rows must be at least 1")
+        if self.num_rows is not None and not 1 <= self.num_rows <= 10**15:
+            raise ValueError("num_rows must be at least 1 and at most 10^15; leave it out for rows without end")
         if self.is_endless and self.cycle:
             raise ValueError("cycle needs num_rows: rows without end never begin again")
         if self.is_endless and self.samples > 1 and not self.together:
@@ -283,7 +282,8 @@ def open_source(spec: SourceSpec, seed: int = 0) -> Source:
     if spec.items:
         return Source([Items(spec.items)], spec.id_column, num_together=num_together)
     if spec.kind is not None:
-        function = row_function(spec.kind, spec.keys or {}, KIND_KEYS)
+        source_keys = [each.name for each in fields(SourceSpec) if each.name != "keys"]
+        function = row_function(spec.kind, spec.keys or {}, source_keys)
         rows = FunctionRows(function, seed if spec.seed is None else spec.seed, spec.num_rows)
         return FunctionSource(rows, spec.id_column, num_together)
     assert spec.path is not None

@@ -169,6 +169,8 @@ class Polynomials(TaskFamily):
                     f"Write {product} as a polynomial in x.",
                 )
             )
+        if len(set(coefficients)) == 1:  # algebra reads [2, 2] as the set of 2
+            return self.task(level, draws)
         form = (
             "Answer with the coefficients from the highest power of x down to the constant, zeros included, "
             "as a list in square brackets, such as [2, 0, -5]."

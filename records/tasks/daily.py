@@ -61,12 +61,12 @@ class Units(TaskFamily):
     form = "whole number of the unit asked for"
 
     SORTS = (
+        (("seconds", 1), ("minutes", 60), ("hours", 3600)),
         (("millimeters", 1), ("centimeters", 10), ("meters", 1000), ("kilometers", 1_000_000)),
         (("seconds", 1), ("minutes", 60), ("hours", 3600), ("days", 86_400), ("weeks", 604_800)),
         (("grams", 1), ("kilograms", 1000), ("tonnes", 1_000_000)),
         (("milliliters", 1), ("centiliters", 10), ("liters", 1000), ("hectoliters", 100_000)),
         (("inches", 1), ("feet", 12), ("yards", 36), ("miles", 63_360)),
-        (("ounces", 1), ("pounds", 16), ("stones", 224)),
     )
 
     def task(self, level: int, draws: Draws) -> Task:
@@ -92,7 +92,7 @@ class Letters(TaskFamily):
 
     name = "letters"
     about = "how often a letter, or a vowel, occurs in words"
-    dial = "number of words: 2 level + 1"
+    dial = "number of words: 2 × level + 1"
     form = "whole number"
 
     def task(self, level: int, draws: Draws) -> Task:
@@ -135,7 +135,7 @@ class Sorting(TaskFamily):
 
     name = "sorting"
     about = "items sorted by a stated key"
-    dial = "number of items: 2 level + 2"
+    dial = "number of items: 2 × level + 2"
     form = "list of the items"
 
     def task(self, level: int, draws: Draws) -> Task:
@@ -143,8 +143,8 @@ class Sorting(TaskFamily):
         items, key, by, sort = draws.choice((self._numbers, self._words, self._people))(size, draws)
         is_down = draws.chance(1, 3)
         order = sorted(items, key=lambda item: -key[item] if is_down else key[item])
-        direction = draws.choice(("largest first", "in descending order")) if is_down else draws.choice(
-            ("smallest first", "in ascending order")
+        direction = draws.choice(("highest first", "in descending order")) if is_down else draws.choice(
+            ("lowest first", "in ascending order")
         )  # fmt: skip
         shown = ", ".join(f"{item} ({by[item]})" if by else str(item) for item in items)
         text = draws.choice(
@@ -155,8 +155,8 @@ class Sorting(TaskFamily):
             )
         )
         ties = "Items that are equal in this keep the order in which they are listed here."
-        what = " with the names alone" if by else ""
-        form = f"Answer with a list in square brackets{what}, with a comma and a space between items."
+        what = "the names alone" if by else "all of them"
+        form = f"Answer with a list of {what} in square brackets, with a comma and a space between items."
         return Task(f"{text} {ties} {form}", bracketed(order), size)
 
     def _numbers(self, size: int, draws: Draws) -> tuple[list, dict, dict, tuple[str, str]]:

@@ -81,8 +81,8 @@ class TaskOrder(TaskFamily):
                 "Whenever several modules are ready to be built, take the alphabetically first of them.",
             )
         )
-        example = f"[{', '.join(sorted(names)[:2])}, ...]"
-        form = f"Answer with the whole order as a list in square brackets, such as {example}."
+        example = bracketed(draws.sample([word for word in WORDS if word not in names], 3))
+        form = f"Answer with the whole order as a list in square brackets, written like {example}."
         return Task("\n".join([text, *lines, f"{rule} {form}"]), bracketed(order), size)
 
 
@@ -91,7 +91,7 @@ class FriendGroups(TaskFamily):
 
     name = "friend_groups"
     about = "the number of groups that friendships form, or the size of the group of one person"
-    dial = "number of people: 2 level + 4"
+    dial = "number of people: 2 × level + 4"
     form = "whole number"
 
     def task(self, level: int, draws: Draws) -> Task:
@@ -146,7 +146,7 @@ class MapColors(TaskFamily):
         borders = "; ".join(f"{towns[a]} borders {towns[b]}" for a, b in shown)
         question = draws.choice(
             (
-                "Districts that share a border must have different colors. What is the smallest number of colors?",
+                "Districts that share a border must differ in color. What is the smallest number of colors for this?",
                 "No two districts with a common border may have the same color. How many colors are needed at least?",
             )
         )

@@ -24,8 +24,11 @@ class GridPath(TaskFamily):
         cells = [(row, column) for row in range(side) for column in range(side)]
         walls = set(draws.sample(cells, side * side * draws.between(20, 35) // 100))
         free = [cell for cell in cells if cell not in walls]
-        start, goal = draws.sample(free, 2)
-        distance = distances(start, set(free)).get(goal, -1)
+        for _ in range(5):  # a path of some length is likely, but none may exist
+            start, goal = draws.sample(free, 2)
+            distance = distances(start, set(free)).get(goal, -1)
+            if distance >= side:
+                break
         marks = {start: "S", goal: "G", **dict.fromkeys(walls, "#")}
         text = draws.choice(
             (

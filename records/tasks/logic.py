@@ -37,8 +37,9 @@ class TruthTables(TaskFamily):
         )
         legend = draws.choice(
             (
-                '"->" means "implies", and "xor" means that exactly one side is true.',
-                'Here "A -> B" is false only if A is true and B is false, and "A xor B" is true if A and B differ.',
+                '"->" means "implies", "xor" that exactly one side is true, and "not" applies to the next letter only.',
+                'Here "A -> B" is false only if A is true and B is false, and "A xor B" is true if A and B differ; '
+                '"not" negates the next letter only.',
             )
         )
         answer = str(int(truths.sum()))
@@ -94,7 +95,7 @@ class Knights(TaskFamily):
         )
         who = draws.choice((f"You meet {listed(people)}.", f"There are {size} people: {listed(people)}."))
         question = draws.choice(("Who are the knights?", "Which of them are knights?", "Find out who is a knight."))
-        example = bracketed(people[:2])
+        example = bracketed(sorted(draws.sample([name for name in NAMES if name not in people], 2)))
         form = f"Answer with their names in alphabetical order, as a list in square brackets, such as {example}."
         return Task("\n".join([f"{intro} {who}", *lines, f"{question} {form}"]), reference, size)
 
@@ -185,7 +186,9 @@ class Sets(TaskFamily):
             result = f"R{place}"
             steps.append(f"{result} is {words.format(name, letters[place])}.")
             name = result
-        intro = draws.choice(("Given are these sets of numbers:", "Consider the following sets:", "Take these sets:"))
+        intro = draws.choice(
+            ("You are given these sets of numbers:", "Consider the following sets:", "Take these sets:")
+        )
         if draws.chance(1, 2):
             question, answer = f"How many elements does {name} have?", len(current)
         else:

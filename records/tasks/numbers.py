@@ -102,9 +102,7 @@ class Bases(TaskFamily):
                 "What is the base-{target} form of the base-{base} number {number}?",
             )
         )
-        letters = (
-            f" In base {base}, the letters A to {DIGITS[base - 1]} stand for 10 to {base - 1}." if base > 11 else ""
-        )
+        letters = {12: " A and B are the digits 10 and 11.", 16: " A to F are the digits 10 to 15."}.get(base, "")
         form = draws.choice(
             (
                 f"Answer with the base-{target} digits alone.",

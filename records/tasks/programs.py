@@ -81,7 +81,7 @@ class OrderPrograms(TaskFamily):
 
     name = "order_programs"
     about = "a Python function that returns any valid order of tasks, checked by its validity"
-    dial = "number of tasks in the largest test: 4 level"
+    dial = "number of tasks in the largest test: 4 × level"
     form = "Python program, checked by tests"
     is_program = True
 
@@ -90,7 +90,7 @@ class OrderPrograms(TaskFamily):
         many, one = draws.choice((("tasks", "task"), ("jobs", "job"), ("courses", "course"), ("steps", "step")))
         is_list = draws.chance(1, 2)
         nothing = draws.choice(("None", "an empty list"))
-        pair = draws.choice(("(before, after)", "(first, second)", "(a, b)"))
+        pair = draws.choice(("(x, y)", "(first, second)", "(a, b)"))
         first, second = pair.strip("()").split(", ")
         text = draws.choice(
             (

@@ -9,14 +9,14 @@ from gristmill.records.tasks.logic import Comparisons, Knights, Sets, TruthTable
 from gristmill.records.tasks.numbers import Bases, NumberTheory, Probability
 from gristmill.records.tasks.programs import ListPrograms, OrderPrograms
 from gristmill.records.tasks.squares import LatinSquare
-from gristmill.records.tasks.strings import Automaton, Ciphers, Rewriting
+from gristmill.records.tasks.strings import Automaton, Ciphers, Rewriting, RunLength
 
 FAMILIES: dict[str, TaskFamily] = {
     family.name: family()
     for family in (
         Arithmetic, Equations, Systems, Polynomials, NumberTheory, Bases, Probability, TruthTables, Knights,
         Comparisons, Sets, Route, TaskOrder, FriendGroups, MapColors, GridPath, Islands, GridTurns, Life, Rewriting,
-        Automaton, Ciphers, LatinSquare, Sorting, Letters, Units, Calendar, ListPrograms, OrderPrograms,
+        Automaton, Ciphers, RunLength, LatinSquare, Sorting, Letters, Units, Calendar, ListPrograms, OrderPrograms,
     )
 }  # fmt: skip
 ANSWERS = tuple(name for name, family in FAMILIES.items() if not family.is_program)  # for the stage `answer`

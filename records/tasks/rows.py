@@ -14,7 +14,8 @@ from gristmill.records.tasks.registry import ANSWERS, FAMILIES
 class TaskRowsSpec:
     """Keys of `[source] kind = "tasks"`."""
 
-    # Families to draw from, each as often; default: all whose answer is text, which the stage `answer` verifies.
+    # Families to draw from, each as often (docs/tasks.md); default: all whose answer is text, which the stage `answer`
+    # verifies.
     families: tuple[str, ...] = ANSWERS
     levels: tuple[int, ...] = (1, 2, 3, 4, 5)  # Levels of difficulty to draw from, each as often: 1 to 10.
 

@@ -11,7 +11,7 @@ class LatinSquare(TaskFamily):
 
     name = "latin_square"
     about = "a row of a Latin square with blanks that has one completion"
-    dial = "number of blanks: 2 level + 3; side: 4 to 6"
+    dial = "number of blanks: 2 × level + 3; side: 4 to 6"
     form = "list of whole numbers"
 
     def task(self, level: int, draws: Draws) -> Task:
@@ -31,7 +31,7 @@ class LatinSquare(TaskFamily):
         )
         number = ("first", "second", "third", "fourth", "fifth", "sixth")[row]
         question = draws.choice((f"What is the completed {number} row?", f"Give the {number} row of the solution."))
-        form = f"Answer with a list in square brackets, such as {bracketed(range(1, side + 1))}."
+        form = "Answer with a list in square brackets, with a comma and a space between numbers."
         return Task("\n".join([intro, *lines, f"{question} {form}"]), bracketed(whole[row]), num_blanks)
 
     def _whole(self, side: int, draws: Draws) -> Square:

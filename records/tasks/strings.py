@@ -61,14 +61,14 @@ class Automaton(TaskFamily):
 
     name = "automaton"
     about = "the state of a finite automaton after it reads a word"
-    dial = "letters of the word: 3 level + 2; states: 3 to 7"
+    dial = "letters of the word: 3 × level + 2; states: 3 to 7"
     form = "name of a room"
 
     def task(self, level: int, draws: Draws) -> Task:
         num_letters, size = 3 * level + 2, 3 + (level + 1) // 3
         rooms = draws.sample(ROOMS, min(size, 7))
         word = [draws.choice("LR") for _ in range(num_letters)]
-        moves = {(room, sign): draws.choice(rooms) for room in rooms for sign in "LR"}
+        moves = {(room, sign): target for room in rooms for sign, target in zip("LR", draws.sample(rooms, 2))}
         lines = [
             f"In the {room}, {draws.choice(('L leads', 'L takes it'))} to the {moves[room, 'L']} and R to the "
             f"{moves[room, 'R']}."
@@ -145,12 +145,54 @@ class Ciphers(TaskFamily):
         number = draws.between(1, 9)
         back = draws.chance(1, 2)
         way = (
-            "before it in the alphabet, going from a back to z"
+            "before it in the alphabet, continuing with z before a"
             if back
-            else "after it in the alphabet, going from z to a"
+            else "after it in the alphabet, continuing with a after z"
         )
         places = f"{number} place{'s' if number > 1 else ''}"
         return shifted(text, -number if back else number), f"Replace each letter by the one {places} {way}."
+
+
+class RunLength(TaskFamily):
+    """Run-length codes with repeated groups."""
+
+    name = "run_length"
+    about = "the string that a run-length code stands for"
+    dial = "number of counts in the code: level + 2"
+    form = "letters, without spaces"
+
+    def task(self, level: int, draws: Draws) -> Task:
+        size = level + 2
+        letters = draws.sample(ascii_lowercase, 5)
+        while True:
+            code, text = self._code(size, letters, draws)
+            if 6 <= len(text) <= 160:
+                break
+        has_groups = "(" in code
+        rule = draws.choice(
+            (
+                "A number says how often the letter after it is repeated.",
+                "Each number tells how many times the next letter occurs.",
+            )
+        )
+        groups = " A number before parentheses repeats everything inside them." if has_groups else ""
+        question = draws.choice(
+            (f"Decode the run-length code {code}.", f"Expand {code}.", f"Which string does the code {code} stand for?")
+        )
+        return Task(f"{question} {rule}{groups} Answer with the letters of the string, without spaces.", text, size)
+
+    def _code(self, size: int, letters: list[str], draws: Draws) -> tuple[str, str]:
+        """A code with `size` counts, and what it stands for."""
+        code, text = "", ""
+        while size:
+            if size > 2 and draws.chance(1, 3):
+                number, inner = draws.between(2, 3), draws.between(2, size - 1)
+                part, whole = self._code(inner, letters, draws)
+                code, text, size = f"{code}{number}({part})", text + whole * number, size - 1 - inner
+            else:
+                number, letter = draws.between(1, 6), draws.choice([each for each in letters if each != text[-1:]])
+                code, text, size = f"{code}{number}{letter}", text + letter * number, size - 1
+        return code, text
 
 
 def rewrite(text: str, rules: dict[str, str]) -> str:

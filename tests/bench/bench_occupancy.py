@@ -101,9 +101,7 @@ def measure_two(num_lots: int, slow: dict[str, Any], fast: dict[str, Any], share
             log.mkdir()
             generators.append({"kind": "tests.bench.paced:Paced", "num_slots": NUM_SLOTS, "name": name, "share": share,
                                "log": str(log), **pace})  # fmt: skip
-        recipe = _recipe(Path(folder), num_lots, {"log": folder}, None, generators=generators)
-        lines = [line for line in Path(recipe).read_text().splitlines() if not line.startswith("generator = ")]
-        Path(recipe).write_text("\n".join(lines))
+        recipe = _recipe(Path(folder), num_lots, {}, None, generator=None, generators=generators)
         command = [sys.executable, "-m", "gristmill", "produce", recipe, "--out", f"{folder}/out"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -117,6 +117,22 @@ def test_columns_of_two_types_are_refused() -> None:
         compiled(COLD, lists)
 
 
+def test_a_teacher_that_thinks_works_beside_one_that_does_not() -> None:
+    answers = [{"when": "", "say": ["Because of the wind.\nAnswer: 7"]}]
+    plain = {"kind": "canned", "answers": answers, "name": "plain"}
+    thinks = {**plain, "name": "thinks", "reasoning": True}
+    for order in ([plain, thinks], [thinks, plain]):
+        recipe = compiled(*order, method={"kind": "math", "given_problem": "{text}"})
+        recipe.generator.open()
+        batch = made(recipe.generator, lot_of(recipe))
+        batch.validate(full=True)
+        assert batch.schema.field("turns").type == recipe.schema.field("turns").type
+        for row in batch.to_pylist():
+            is_thinking = row["generator"] == "thinks"
+            assert bool(row["reasoning"]) is is_thinking and bool(row["turns"][0]["reasoning"]) is is_thinking
+            assert row["answer"] == "7" and row["reject"] is None
+
+
 def paid(name: str, folder: Path, **changes: Any) -> dict[str, Any]:
     (folder / name).mkdir(exist_ok=True)
     return {"kind": "tests.paid:Paid", "name": name, "folder": str(folder / name), **changes}

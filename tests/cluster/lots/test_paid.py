@@ -15,8 +15,8 @@ from tests.engines.endpoint.proxy import MODEL, Proxy
 from tests.outputs import PATIENCE_S
 from tests.recipes import write
 
-NUM_ASKS, LOT_SIZE = 160, 16
-NUM_SLOTS, SECONDS, FLUSH_S = 4, 0.05, 0.4
+NUM_ASKS, LOT_SIZE = 240, 80
+NUM_SLOTS, SECONDS, FLUSH_S = 4, 0.1, 0.4
 # Calls that a sudden end may lose: those in flight, and those answered since the last flush.
 MAX_LOST = NUM_SLOTS + int(NUM_SLOTS / SECONDS * FLUSH_S)
 PRICE = 0.25  # of a call: 4 tokens; sums of it are exact
@@ -59,7 +59,8 @@ def _play(tmp_path: Path, server: Proxy) -> None:
     assert first.returncode == 3 and "limits.cost is spent" in first.stdout, first.stdout + first.stderr
     found = manifest(out)
     assert found["ended"] == "cost" and budget / 2 < found["cost"]["paid"] == found["cost"]["cost"]
-    assert found["cost"]["paid"] <= len(server.bodies) * PRICE < budget + 2 * MAX_LOST * PRICE
+    assert found["cost"]["paid"] <= len(server.bodies) * PRICE < NUM_ASKS * PRICE / 2
+    assert found["totals"]["num_lots"] < 2  # the lot in flight was stopped, and its answers are there
     command = [sys.executable, "-m", "gristmill", "produce", whole, "--out", str(out)]
     with open(tmp_path / "log", "wb") as log:
         run = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
@@ -82,7 +83,7 @@ def _play(tmp_path: Path, server: Proxy) -> None:
     assert not (out / "answers").exists()
     status = gristmill("status", str(out))
     assert "of it for calls" in status.stdout and gristmill("audit", str(out)).returncode == 0
-    open_store(str(out)).put("answers/lot-00000003-0123456789abcdef-000000.jsonl.zst", b"left by another driver")
+    open_store(str(out)).put("answers/lot-00000001-0123456789abcdef-000000.jsonl.zst", b"left by another driver")
     audit = gristmill("audit", str(out))
     assert audit.returncode == 0 and "1 kept answers of committed lots" in audit.stdout
     assert gristmill("produce", whole, "--out", str(out)).returncode == 0

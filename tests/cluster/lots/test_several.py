@@ -26,8 +26,6 @@ def run(folder: Path, name: str, generators: list[dict[str, Any]], *settings: st
     """The output of a run."""
     changes = {"generator": None, "generators": generators, "cluster": {"num_cpus": 2, **cluster}}
     recipe = canned(folder / name, NUM_LOTS * LOT_SIZE, LOT_SIZE, source={"items": ITEMS, "cycle": None}, **changes)
-    text = [line for line in Path(recipe).read_text().splitlines() if not line.startswith("generator = ")]
-    Path(recipe).write_text("\n".join(text))
     out = str(folder / name / "out")
     done = gristmill("produce", recipe, "--out", out, *settings)
     assert done.returncode == 0, done.stderr

@@ -64,6 +64,7 @@ def test_places_prices_and_limits_are_no_identity() -> None:
         "price_out": 2.0,
         "timeout_s": 3.0,
         "retry_s": 4.0,
+        "flush_s": 5.0,
         "batch_api": True,
         "batch_poll_s": 1.0,
         "num_cpus": 0.5,

@@ -60,8 +60,8 @@ def test_of_several_calls_the_one_that_wrote_the_answer_counts() -> None:
 
 def test_an_answer_within_a_reply_is_found_and_one_of_several_calls_has_none() -> None:
     script = {
-        "Make up": thought("A problem with two numbers?", "first"),
-        "step by step": thought("Answer: 7", "second"),
+        "Return only the problem": thought("A problem with two numbers?", "first"),
+        "": thought("Answer: 7", "second"),
     }
     row = made("math", {}, script)
     assert row["reasoning"] == "second"

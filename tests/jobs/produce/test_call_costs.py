@@ -1,6 +1,6 @@
 """`--dry-run` forecasts what calls cost: from rows of the output, else a bound that no run exceeds."""
 
-import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from gristmill.jobs.terminal.console import open_console
 from gristmill.records.errors import UserError
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.summary import Summary
+from tests.conftest import ROOT
 from tests.recipes import write
 
 PLACE = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
@@ -91,8 +92,13 @@ def test_without_a_price_there_is_no_cost_and_no_limit_on_it(generator: dict[str
         compiled(tmp_path, generator=generator, limits={"cost": 1.0})
 
 
-def test_prices_and_flushes_are_no_part_of_the_identity(tmp_path: Path) -> None:
-    plain = compiled(tmp_path)
-    dear = {"kind": "endpoint", **PLACE, "sampling": {"max_tokens": 50}, "price_in": 9.0, "flush_s": 30.0}
-    assert compiled(tmp_path, generator=dear).fingerprint == plain.fingerprint
-    assert "cost" in plain.schema.names and json.dumps(plain.identity)
+TEXT_RECIPES = [path for path in sorted(Path(ROOT, "recipes").glob("*.toml")) if 'kind = "teacher"' in path.read_text()]
+
+
+@pytest.mark.parametrize("path", TEXT_RECIPES, ids=lambda path: path.stem)
+def test_every_method_has_a_bound(path: Path) -> None:
+    """The first calls of an ask are counted without an answer, whatever the method does then."""
+    recipe = tomllib.loads(path.read_text())
+    keys = {name: value for name, value in recipe["generator"].items() if name in ("sampling", "json_schema")}
+    made = compile_recipe(load({**recipe, "generator": {"kind": "endpoint", **PLACE, **PRICES, **keys}}))
+    assert per_ask(made) > 10.0 * recipe["generator"].get("sampling", {}).get("max_tokens", 1)

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.generators.text.script import mark
 
 RECIPES = """agent annotate backtranslate code code-given constitutional cross-document dialogue distill evol-instruct
-    exercise long-documents magpie math math-answers megadoc nemotron paraphrase preference self-instruct
+    exercise long-documents magpie math math-answers megadoc nemotron paraphrase personas preference self-instruct
     tool-calls translate""".split()
 NUM_ROWS = 24
 OPENED: dict[str, Stage] = {}  # several recipes have the same stage; opening one takes seconds

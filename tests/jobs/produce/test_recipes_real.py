@@ -23,7 +23,10 @@ from tests.engine import SharedEngine
 RECIPES = sorted(p.stem for p in (ROOT / "recipes").glob("*.toml") if 'kind = "teacher"' in p.read_text())
 NUM_ROWS, MAX_TOKENS = 2, 64
 # Their methods run by a shorter recipe of the same method as well.
-LONG = ("code-given", "decontaminated", "judged", "math-answers", "rephrase", "teachers", "textbook")
+LONG = (
+    *("code-given", "decontaminated", "judged", "math-answers", "personas", "rephrase", "tasks-code", "teachers"),
+    "textbook",
+)
 SHORT = [name for name in RECIPES if name not in LONG]
 Rows = dict[str, tuple[pa.RecordBatch, ...]]
 

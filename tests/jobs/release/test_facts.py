@@ -92,7 +92,7 @@ def test_the_card_of_real_rows_does_not_call_them_synthetic(run: str, tmp_path: 
     ]
     manifest.save(open_store(run))
     _, _, card = packed(run, tmp_path / "several")
-    assert "The generators were\n`teacher` with the model `large`, `passthrough` named `as-is`, the method" in card
+    assert "The generators were\n`teacher` with the model `large`, `passthrough` named `as-is`" in card
 
 
 def test_a_facts_file_replaces_single_keys(run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

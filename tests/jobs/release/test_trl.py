@@ -413,3 +413,12 @@ def test_a_message_that_states_its_reasoning_keeps_it() -> None:
     assert row_format is not None
     rows = [without_nulls(row["messages"]) for row in row_format.convert(table).to_pylist()]
     assert rows == [talk[0], talk[1]]
+    left_out = find_format("messages", table.schema, has_reasoning=False)
+    assert left_out is not None
+    plain = [[{name: m[name] for name in ("role", "content")} for m in one] for one in talk]
+    assert left_out.convert(table).column("messages").to_pylist() == plain
+    as_json = table.set_column(1, "messages", pa.array(list(map(json.dumps, talk)), pa.string()).cast(JSON))
+    left_out = find_format("messages", as_json.schema, has_reasoning=False)
+    assert left_out is not None
+    rows = left_out.convert(as_json).column("messages").to_pylist()
+    assert [[json.loads(m) if isinstance(m, str) else m for m in one] for one in rows] == plain

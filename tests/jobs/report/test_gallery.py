@@ -19,7 +19,7 @@ from gristmill.records.lots import Plan, asks
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import OutputSpec, encode, put_kept, put_rejected
 from gristmill.records.readers.sources import SourceSpec, open_source
-from gristmill.records.schema import REJECT, full_schema
+from gristmill.records.schema import REASONING, REJECT, TOKENS_REASONING, full_schema
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 from gristmill.stages.trajectory.messages import MESSAGES
@@ -268,3 +268,32 @@ def test_a_row_is_shown_around_a_benchmark_only_where_it_was_rejected_for_it() -
     other = row_view({**row, "reject": "dedup:duplicate", "duplicate_of": "f" * 32}, look)
     assert not any(part.cut.is_cut_before for part in other.parts)
     assert not any(name == "benchmark" for name, _ in other.evidence)
+
+
+def test_reasoning_is_shown_before_the_answer_and_both_lengths_as_figures(tmp_path: Path) -> None:
+    rows = [
+        {
+            **{"instruction": f"question {i}", "output": f"answer {i}", "text": f"question {i}\n\nanswer {i}"},
+            **{"reasoning": f"thought {i}", "tokens_reasoning": 6 + i % 3, "tokens_out": 10},
+        }
+        for i in range(2 * LOT)
+    ]
+    endless = {"reasoning": "and then", "tokens_reasoning": 10, "reject": "generator:unfinished_reasoning"}
+    rows[3] = {**dict.fromkeys(rows[3]), **endless, "tokens_out": 10}
+    payload = [
+        *(pa.field(name, pa.string()) for name in ("instruction", "output", "text")),
+        REASONING,
+        TOKENS_REASONING,
+    ]
+    store = write_run(tmp_path / "thinks", payload, rows, [])
+    sample = read_sample(store, 2, len(rows), [])
+    assert len(sample.reasoning) == len(rows) - 1 and (sample.reasoning + sample.answers == 10).all()
+    shown = gallery(store, sample, {"stages": []})
+    first, last = shown[0], shown[-1]
+    assert [part.label for part in first.parts] == ["reasoning", "instruction", "output"]
+    assert first.parts[0].cut.text.startswith("thought") and "reasoning" not in dict(first.facts)
+    assert last.reason == "generator:unfinished_reasoning" and last.parts[0].cut.text == "and then"
+    write_report(store)
+    page, reader = read(tmp_path / "thinks")
+    assert "Reasoning and answers" in page and "7 and 3 on average" in page
+    check_harmless(page, reader)

@@ -27,18 +27,19 @@ def test_counts_of_lots_add_up_and_money_is_by_pool() -> None:
         "cost": 4.0,
         "pools": {"cold": {"device_s": 60.0, "cost": 3.5, "paid": 0.5}, "judge": {"device_s": 9.0, "cost": 1.0}},
     }
-    cold, hot = generator_yields(totals(cold=COLD, hot=HOT), cost)
+    cold, hot, idle = generator_yields(totals(cold=COLD, hot=HOT), cost, ["cold", "hot", "idle"])
     assert (cold.asks, cold.kept, cold.tokens_per_kept_row) == (60, 40, 30.0)
     assert cold.rejected == [("finish:length", 16), ("judge:score", 4)]
     assert (cold.device_s, cold.cost, cold.cost_per_kept_row) == (60.0, 3.0, 3.0 / 40)
     assert (hot.kept, hot.tokens_per_kept_row, hot.cost, hot.cost_per_kept_row) == (0, None, None, None)
-    paid, *_ = generator_yields(totals(cold={**COLD, "paid": 0.25}), {})
+    assert (idle.name, idle.asks, idle.rejected, idle.cost) == ("idle", 0, [], None)  # no ask has its value
+    paid, *_ = generator_yields(totals(cold={**COLD, "paid": 0.25}), {}, ["cold"])
     assert (paid.cost, paid.device_cost, paid.paid) == (0.5, None, 0.5)
-    assert generator_yields(totals(), cost) == [] and generator_table(totals(), cost) is None
+    assert generator_yields(totals(), cost, []) == [] and generator_table(totals(), cost, []) is None
 
 
 def test_the_bars_show_the_most_frequent_reasons_and_the_others_together() -> None:
-    rows = generator_yields(totals(cold={**COLD, **REASONS, "asks": 36}, hot=HOT), {})
+    rows = generator_yields(totals(cold={**COLD, **REASONS, "asks": 36}, hot=HOT), {}, ["cold", "hot"])
     words = [word for _, word in legend(rows)]
     assert words == ["kept", "judge:score", "finish:length", "rules:a", "rules:b", "other reasons"]
     assert [word for _, word in legend(rows[1:])] == ["kept", "judge:score"]
@@ -48,11 +49,11 @@ def test_the_bars_show_the_most_frequent_reasons_and_the_others_together() -> No
 
 
 def test_the_table_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    table = generator_table(totals(cold=COLD, hot=HOT), {})
+    table = generator_table(totals(cold=COLD, none=HOT), {}, ["cold"])
     assert table is not None
     open_console().print(table)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "cold 60 40 66.7% 30" in lines and "hot 20 0 0.0%" in lines
+    assert "cold 60 40 66.7% 30" in lines and "none 20 0 0.0%" in lines
 
 
 def test_the_card_and_the_page_name_every_generator() -> None:

@@ -38,6 +38,12 @@ def test_rates_are_over_the_marks() -> None:
     assert rates.tokens == pytest.approx(100 * rates.asks) and rates.kept == pytest.approx(40 / 64 * rates.asks)
 
 
+def test_facts_show_money_once() -> None:
+    progress = {"paid": 1.25, "currency": "EUR"}
+    assert ("calls", "1.25 EUR") in facts(progress)
+    assert facts(progress, {"cost": 2.5, "currency": "EUR"}) == [("cost", "2.50 EUR")]
+
+
 def test_facts_leave_out_what_is_not_known() -> None:
     assert facts({}) == [] == facts({"in_flight": {"making": 0}, "engines_open": 0, "retries": 0})
     assert facts({"engines_loading": 2}, {"cost": 1.5, "currency": "EUR"}) == [

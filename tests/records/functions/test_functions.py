@@ -3,7 +3,6 @@
 import json
 import math
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,15 @@ from gristmill.jobs.produce.forecast import plan_table
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.records.errors import UserError
+from gristmill.records.functions.contract import RowFunction
 from gristmill.records.functions.draws import Draws
+from gristmill.records.functions.registry import KINDS, row_function
 from gristmill.records.lots import Plan, ask_batch, source_lot
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.rounds import RoundsSpec, check_rounds
 from gristmill.records.spec import build, literals
+from gristmill.records.tasks.rows import TaskRowsSpec
+from gristmill.testing import check_row_function
 from tests.recipes import write
 
 TASKS: dict[str, Any] = {"kind": "tasks", "families": ["arithmetic", "sets"], "levels": [1, 2]}
@@ -49,7 +52,7 @@ def recipe(folder: Path, source: dict[str, Any], **changes: Any) -> str:
     tables = {
         "name": "computed",
         "source": source,
-        "generator": {"kind": "passthrough", "columns": ["question"]},
+        "generator": {"kind": "passthrough", "columns": ["question"], "origin": "synthetic"},
         "limits": {"asks": 40},
         "lot_size": 16,
         **changes,
@@ -142,6 +145,11 @@ def test_rows_without_end_need_a_limit_or_a_number(tmp_path: Path) -> None:
         check_rounds(RoundsSpec(num=2), opened(), 1, False)
 
 
+def test_computed_rows_are_never_called_real(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='set generator.origin = "synthetic"'):
+        compile_recipe(load(recipe(tmp_path, TASKS), ["generator.origin=real"]))
+
+
 def test_the_plan_says_what_the_source_is(tmp_path: Path) -> None:
     compiled = compile_recipe(load(recipe(tmp_path, TASKS)))
     table = plan_table(compiled, "out")
@@ -153,16 +161,48 @@ def test_the_plan_says_what_the_source_is(tmp_path: Path) -> None:
 def test_a_plug_in_is_a_source(tmp_path: Path) -> None:
     (tmp_path / "squares_plugin.py").write_text(PLUGIN)
     source = {"kind": "squares_plugin:Squares", "step": 3, "num_rows": 20}
-    path = recipe(tmp_path, source, generator={"kind": "passthrough", "columns": ["text"]})
-    try:
-        compiled = compile_recipe(load(path))
-        assert [json.loads(text)["text"].split()[0] for _, text in compiled.source.rows(0, 3)] == ["0", "9", "36"]
-        (tmp_path / "squares_plugin.py").write_text(PLUGIN.replace("** 2", "** 3"))
-        assert compile_recipe(load(path)).fingerprint != compiled.fingerprint
-        with pytest.raises(UserError, match="unknown key 'stp'"):
-            compile_recipe(load(path, ["source.stp=2"]))
-    finally:
-        sys.modules.pop("squares_plugin", None)
+    path = recipe(tmp_path, source, generator={"kind": "passthrough", "columns": ["text"], "origin": "synthetic"})
+    compiled = compile_recipe(load(path))
+    assert [json.loads(text)["text"].split()[0] for _, text in compiled.source.rows(0, 3)] == ["0", "9", "36"]
+    (tmp_path / "squares_plugin.py").write_text(PLUGIN.replace("** 2", "** 3"))
+    assert compile_recipe(load(path)).fingerprint != compiled.fingerprint
+    with pytest.raises(UserError, match="unknown key 'stp'"):
+        compile_recipe(load(path, ["source.stp=2"]))
+    (tmp_path / "squares_plugin.py").write_text(PLUGIN.replace("step", "samples"))
+    with pytest.raises(UserError, match="its key 'samples' is a key of"):
+        compile_recipe(load(recipe(tmp_path, {"kind": "squares_plugin:Squares", "num_rows": 20})))
+
+
+class Numbers(RowFunction):
+    """Rows that break the law in their spec."""
+
+    Spec = TaskRowsSpec
+    kind = "numbers"
+    columns = ("text",)
+
+    def __init__(self, law: int) -> None:
+        super().__init__(TaskRowsSpec())
+        self.law, self.num_rows = law, 0
+
+    def row(self, number: int, draws: Draws) -> dict[str, Any]:
+        self.num_rows += 1
+        rows: dict[int, dict[str, Any]] = {1: {"other": 1}, 2: {"text": {1, 2}}, 3: {"text": self.num_rows}}
+        return rows.get(self.law, {"text": draws.below(9)})
+
+    def identity(self) -> dict[str, Any]:
+        return {"at": id(self)} if self.law == 4 else super().identity()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_keep_the_laws(kind: str) -> None:
+    check_row_function(row_function(kind, {}))
+
+
+@pytest.mark.parametrize("law", [1, 2, 3, 4])
+def test_a_broken_law_is_named(law: int) -> None:
+    check_row_function(Numbers(0))
+    with pytest.raises(AssertionError, match=f"Numbers breaks law {law}"):
+        check_row_function(Numbers(law))
 
 
 def test_draws_are_uniform_and_have_fixed_values() -> None:

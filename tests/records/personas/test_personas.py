@@ -142,6 +142,30 @@ def test_no_pair_of_values_is_rare_in_the_table(tmp_path: Path) -> None:
         assert counts[row["city"], row["job"]] >= 20
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"name": f"n{at}", "age": at} for at in range(40)], "'name' has no value that 5 rows hold"),
+        ([{"name": f"n{at % 250}", "age": at} for at in range(2500)], "'name' has 250 values, above 200"),
+        ([{"name": ["a"], "age": 1}] * 9, "neither text nor number"),
+        ([{"name": None, "age": 1}] * 9, "no row|neither text|no value"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(rows: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=message) as caught:
+        made(table=str(path), persona="{name}", min_count=5)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("name,x\n" + "".join(f"a,{'' if at % 3 == 0 else at / 7}\n" for at in range(90)))
+    for row in rows(made(table=str(path), persona="{name} {x}"), 50):
+        assert 0 < row["x"] < 13
+
+
 def test_the_tree_has_the_most_information() -> None:
     information = {
         (a, b): {(0, 1): 0.1, (1, 2): 0.5, (0, 2): 0.3}[min(a, b), max(a, b)]

@@ -79,7 +79,7 @@ def number_theory(text: str) -> str:
 
 
 def bases(text: str) -> str:
-    question = text.split(" Answer")[0].split(" Give")[0].split(" In base")[0]
+    question = text.split(" Answer")[0].split(" Give")[0].split(" A ")[0]
     words = question.replace("base-", "base ")
     named = [int(base) for base in re.findall(r"base (\d+)", words)]
     digits = next(w.strip(".?,") for w in reversed(words.split()) if re.fullmatch(r"[0-9A-F]{4,}[.?,]?", w))
@@ -330,6 +330,13 @@ def ciphers(text: str) -> str:
     return words[0]
 
 
+def run_length(text: str) -> str:
+    code = re.findall(r"(?:code|Expand) (\d[0-9a-z()]+)", text)[0]
+    while "(" in code:  # the innermost group first
+        code = re.sub(r"(\d)\(([^()]*)\)", lambda group: group[2] * int(group[1]), code)
+    return re.sub(r"(\d)([a-z])", lambda run: run[2] * int(run[1]), code)
+
+
 def latin_square(text: str) -> str:
     rows = [line.split() for line in text.split("\n") if re.fullmatch(r"[\d_]( [\d_])+", line)]
     side = len(rows)
@@ -358,7 +365,7 @@ def sorting(text: str) -> str:
     }  # fmt: skip
     head = text.split(": ")[0]
     key = (lambda item: shown[item]) if shown else next(function for words, function in keys.items() if words in head)
-    sign = -1 if "largest" in head or "descending" in head else 1
+    sign = -1 if "highest" in head or "descending" in head else 1
     ranks = [(sign * key(item), place, item) for place, item in enumerate(items)]
     return brackets(item for _, _, item in sorted(ranks))
 

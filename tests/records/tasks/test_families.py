@@ -17,7 +17,31 @@ from gristmill.stages.verify.execute import Execute, ExecuteSpec
 from tests.records.tasks import solvers
 
 # The brute force of these solvers takes the time of a few levels only.
-LEVELS = {"comparisons": 3, "task_order": 4, "map_colors": 4, "latin_square": 5, "calendar": 6, "probability": 3}
+LEVELS = {
+    "grid_path": 5,
+    "knights": 6,
+    "islands": 5,
+    "comparisons": 3,
+    "task_order": 4,
+    "map_colors": 4,
+    "latin_square": 5,
+    "calendar": 6,
+    "probability": 3,
+}
+
+
+# Families with every form of answer: algebra, which is slow, sees these only.
+FORMS = (
+    "arithmetic",
+    "bases",
+    "probability",
+    "systems",
+    "polynomials",
+    "knights",
+    "task_order",
+    "grid_turns",
+    "ciphers",
+)
 
 
 def tasks(name: str, level: int, count: int, seed: int = 0) -> list[Task]:
@@ -42,7 +66,7 @@ def test_levels_are_levels(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_prompts_are_distinct_and_reproducible(name: str) -> None:
     for level in (1, 5):
-        questions = [task.question for task in tasks(name, level, 200)]
+        questions = [task.question for task in tasks(name, level, 120)]
         assert len(set(questions)) >= 0.93 * len(questions)
         assert questions[7:9] == [task.question for task in tasks(name, level, 9)[7:]]
         assert len(set(questions) & {task.question for task in tasks(name, level, 100, seed=1)}) < 20
@@ -88,7 +112,7 @@ def neighbors(reference: str, chance: random.Random) -> set[str]:
 @pytest.mark.parametrize("is_math", [True, False])
 def test_the_stage_answer_tells_right_from_wrong(is_math: bool) -> None:
     chance, rows = random.Random(0), []
-    for name in ANSWERS:
+    for name in FORMS if is_math else ANSWERS:
         right = tasks(name, 2, 1, seed=5)[0].reference
         forms = (right, f"\\boxed{{{right}}}", f"So we get it.\nAnswer: {right}", f"The answer is **{right}**.")
         rows += [(name, form, right, True) for form in forms]
@@ -108,7 +132,19 @@ def test_the_stage_answer_tells_right_from_wrong(is_math: bool) -> None:
         stage.close()
     faults = [(row, verdict) for row, verdict in zip(rows, verdicts) if (verdict == "right") != row[3]]
     assert not faults
-    assert sum(not row[3] for row in rows) > 60
+    assert sum(not row[3] for row in rows) > 25
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_references_have_forms_that_algebra_does_not_misread(name: str) -> None:
+    """Lists in brackets of different entries; texts with four letters in a row, which are no products; short texts."""
+    for level in (1, 4, 10):
+        for task in tasks(name, level, 20 if name == "latin_square" else 60, seed=9):
+            reference, items = task.reference, task.reference.strip("[]").split(", ")
+            is_number = all(re.fullmatch(r"-?\d+(/\d+)?", item) for item in items)
+            assert is_number or re.search("[a-zA-Z]{4}", reference) or " May " in reference
+            assert len(items) == 1 or (reference[0] + reference[-1] == "[]" and len(set(items)) > 1)
+            assert len(reference) <= 500
 
 
 def executed(rows: list[tuple[str, str]]) -> list[str]:
@@ -122,21 +158,16 @@ def executed(rows: list[tuple[str, str]]) -> list[str]:
         stage.close()
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_programs_pass_their_tests_and_others_fail(name: str) -> None:
-    programs = [task for level in (1, 4, 10) for task in tasks(name, level, 3)]
-    assert executed([(f"```python\n{task.reference}```", task.tests) for task in programs]) == ["passed"] * len(
-        programs
-    )
+def test_programs_pass_their_tests_and_others_fail() -> None:
+    """Of `order_programs` any valid order passes."""
+    programs = [task for name in PROGRAMS for level in (1, 4, 10) for task in tasks(name, level, 2)]
     wrong = [re.sub(r"return (values|order)$", r"return \1[1:]", task.reference, flags=re.M) for task in programs]
-    assert "passed" not in executed([(text, task.tests) for text, task in zip(wrong, programs)])
-
-
-def test_any_valid_order_passes() -> None:
-    task = tasks("order_programs", 3, 1)[0]
-    assert "free = [task for task in rest" in task.reference
-    other = task.reference.replace("for task in rest if", "for task in sorted(rest, reverse=True) if").replace(
+    other = tasks("order_programs", 3, 1)[0]
+    code = other.reference.replace("for task in rest if", "for task in sorted(rest, reverse=True) if").replace(
         "order += free\n        rest -= set(free)", "order.append(free[0])\n        rest.remove(free[0])"
     )
-    assert other != task.reference
-    assert executed([(other, task.tests)]) == ["passed"]
+    assert code != other.reference
+    right = [*((f"```python\n{task.reference}```", task.tests) for task in programs), (code, other.tests)]
+    verdicts = executed([*right, *((text, task.tests) for text, task in zip(wrong, programs))])
+    assert verdicts[: len(right)] == ["passed"] * len(right)
+    assert "passed" not in verdicts[len(right) :]
