@@ -17,9 +17,9 @@ from gristmill.stages.tools.contract import object_schema
 
 PLAIN = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "None": "null"}
 KNOWN = "str, int, float, bool, None, Any, list, dict, tuple, Literal, Optional, Union"
-SECTION = re.compile(r"^\s*(Args|Arguments|Parameters|Returns|Raises|Examples?|Yields|Notes?):\s*$")
-ARGUMENT = re.compile(r"^(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
-PARAM = re.compile(r"^\s*:param\s+(?:[\w\[\], |]+\s)?(\w+)\s*:\s*(.*)$")
+SECTION = re.compile(r"^\s*+(Args|Arguments|Parameters|Returns|Raises|Examples?|Yields|Notes?):\s*$")
+ARGUMENT = re.compile(r"^(\w++)\s*+(?:\([^)]*+\))?\s*+:\s*+(.*)$")
+PARAM = re.compile(r"^\s*+:param\s++(?:[\w\[\], |]+\s)?(\w++)\s*+:\s*+(.*)$")
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _described(docstring: str) -> tuple[str, dict[str, str]]:
         elif match := PARAM.match(line):
             section, last = "param", match[1]
             words[last] = match[2].strip()
-        elif re.match(r"^\s*:\w+.*:", line):
+        elif re.match(r"^\s*:\w[^:]*:", line):
             section, last = "other", ""
         elif not section:
             lead.append(line)

@@ -1,17 +1,25 @@
 """What an ask can cost at most, for the forecast of a run: no method makes a call more than it says."""
 
 import asyncio
+import json
 
 import pytest
 
 from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.generators.text.registry import KINDS
-from tests.generators.text.script import Script, method_of
+from tests.generators.text.script import Script, method_of, open_method
 from tests.generators.text.test_every_method import TABLES
 
+PYTHON = {"tools": [{"kind": "python"}], "calls": "json"}
 # Tables, and answers under which the method goes its longest way.
 ROWS = {
+    "agent": ({**PYTHON, "max_turns": 2}, {"": {"tool": "python", "arguments": {"code": "1"}}}, 200),
+    "tool_calls": (
+        {**PYTHON, "samples": 2, "sampling": {"question": {"max_tokens": 50}}},
+        {"question": "What is one?", "": {"tool": "python", "arguments": {"code": "1"}}},
+        250,
+    ),
     "code": (
         {"sampling": {"tests": {"max_tokens": 50}}},
         {"solution": "def f(): return 1", "": "assert f() == 1"},
@@ -41,17 +49,17 @@ ROWS = {
 @pytest.mark.parametrize("kind", ROWS)
 def test_the_longest_way_is_what_most_tokens_counts(kind):
     table, script, most = ROWS[kind]
-    method = method_of(kind, table)
+    method = open_method(kind, json.dumps(table))
     engine = Script(script, method=method)
     assert method.most_tokens(100) == most
     spent = []
     for seed in range(40):
         session = Session(engine, seed, {"max_tokens": 100})
-        fields = {"text": "x", "instruction": "Name a red fruit."}
+        fields = {"text": "x", "topic": "x", "instruction": "Name a red fruit."}
         try:
             asyncio.run(method.run(Ask("a" * 32, seed, fields), session))
         except AskRefused as refused:
-            assert refused.reason == "tie"
+            assert refused.reason in ("tie", "max_turns")
         spent.append(sum(call["max_tokens"] for call in engine.sampling[-session.calls :]))
     assert max(spent) == most
 
