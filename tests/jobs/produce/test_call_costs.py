@@ -96,8 +96,9 @@ TEXT_RECIPES = [path for path in sorted(Path(ROOT, "recipes").glob("*.toml")) if
 
 
 @pytest.mark.parametrize("path", TEXT_RECIPES, ids=lambda path: path.stem)
-def test_every_method_has_a_bound(path: Path) -> None:
+def test_every_method_has_a_bound(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first calls of an ask are counted without an answer, whatever the method does then."""
+    monkeypatch.chdir(path.parent)  # files beside the recipe
     recipe = tomllib.loads(path.read_text())
     keys = {name: value for name, value in recipe["generator"].items() if name in ("sampling", "json_schema")}
     made = compile_recipe(load({**recipe, "generator": {"kind": "endpoint", **PLACE, **PRICES, **keys}}))
