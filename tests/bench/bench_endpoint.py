@@ -99,8 +99,12 @@ async def rows(url: str, num_calls: int, at_once: int) -> float:
 def client(kind: str, url: str, num_calls: int, at_once: int) -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     kinds: dict[str, Any] = {"bare": bare, "engine": engine, "rows": rows}
+    import openai  # noqa: F401 - not part of the CPU seconds
+
     run = engine(url, num_calls, at_once, True) if kind == "adaptive" else kinds[kind](url, num_calls, at_once)
-    print(asyncio.run(run))
+    before = time.process_time()
+    rate = asyncio.run(run)
+    print(rate, 1000 * (time.process_time() - before) / (num_calls + at_once))
 
 
 class Server:
@@ -120,22 +124,34 @@ class Server:
 
     def rate(self, kind: str, num_calls: int, at_once: int) -> float:
         """Calls a second of a client."""
+        return self.rate_and_cpu(kind, num_calls, at_once)[0]
+
+    def rate_and_cpu(self, kind: str, num_calls: int, at_once: int) -> tuple[float, float]:
+        """(calls a second, milliseconds of CPU a call) of a client."""
         command = [sys.executable, "-m", "tests.bench.bench_endpoint", kind, self.url, str(num_calls), str(at_once)]
-        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+        rate, cpu_ms = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:]
+        return float(rate), float(cpu_ms)
 
 
 def beside(what: str, base_s: float, num_calls: int, at_once: int, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
     """Rows that compare kinds of clients with a bare one; the ratio is the median over turns."""
     rates: dict[str, list[float]] = {kind: [] for kind in ("bare", *kinds)}
+    cpus: dict[str, list[float]] = {kind: [] for kind in rates}
     with Server(base_s) as running:
         for _ in range(NUM_TURNS):
             for kind in rates:
-                rates[kind].append(running.rate(kind, num_calls, at_once))
+                rate, cpu_ms = running.rate_and_cpu(kind, num_calls, at_once)
+                rates[kind].append(rate)
+                cpus[kind].append(cpu_ms)
+
+    def words(kind: str) -> str:
+        return f"{statistics.median(rates[kind]):,.0f} calls/s, {statistics.median(cpus[kind]):.2f} ms of CPU a call"
+
     return [
         {
             "what": f"endpoint, {what}: {kind}",
-            "value": f"{statistics.median(rates[kind]):,.0f} calls/s",
-            "peer": f"bare openai client: {statistics.median(rates['bare']):,.0f}",
+            "value": words(kind),
+            "peer": f"bare openai client: {words('bare')}",
             "ratio": statistics.median(a / b for a, b in zip(rates[kind], rates["bare"])),
             "target": ">= 0.97",
         }
