@@ -11,7 +11,7 @@ from gristmill.records.ids import GOLDEN, MASK_64, mix_bits
 from gristmill.records.schema import clean
 
 T = TypeVar("T")
-FINISH_RANK = {"tool_calls": -1, "stop": 0, "length": 1}  # any other finish is worse
+FINISH_RANK = {"stop": 0, "length": 1}  # any other finish is worse
 
 
 def mix(seed: int, salt: int) -> int:
@@ -83,8 +83,9 @@ class Session:
             self._on_reply(reply)
         self.tokens_in += reply.tokens_in
         self.tokens_out += reply.tokens_out
-        if self.finish is None or FINISH_RANK.get(reply.finish, 2) > FINISH_RANK.get(self.finish, 2):
-            self.finish = reply.finish
+        finish = "stop" if reply.finish == "tool_calls" else reply.finish  # the model has ended its turn by itself
+        if self.finish is None or FINISH_RANK.get(finish, 2) > FINISH_RANK.get(self.finish, 2):
+            self.finish = finish
         last_prompt = prompt if isinstance(prompt, str) else (prompt[-1].get("content") or "") if prompt else ""
         self.replies[at] = reply
         self.turns[at] = {

@@ -1,7 +1,8 @@
 """Runs inside the sandbox: a function of a tool file, or the cells of an interpreter.
 
-The host sends this file's text with a call of `answer_call` or `answer_cells` after it. The last line of the output is
-a JSON object: `text` and the number of characters that are left out after it (`more`), and `error`, what was raised.
+A jail imports this file once, and each program is a call of `answer_call` or `answer_cells`. The last line of the
+output is a JSON object: `text` and the number of characters that are left out after it (`more`), and `error`, what was
+raised.
 """
 
 import ast

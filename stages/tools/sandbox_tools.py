@@ -7,21 +7,27 @@ output, in each call. A trajectory that starts again elsewhere needs nothing of 
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gristmill.stages.sandbox.runner import Job, Limits, Outcome, Sandbox
+from gristmill.stages.sandbox.runner import Job, Limits, Outcome, Sandbox, Warm
 from gristmill.stages.tools.contract import NOTHING, Tool, ToolFailed, TrajectoryState, cut, object_schema
 from gristmill.stages.tools.schema import FunctionSchema
 
+HARNESS = "_gristmill_tools"  # name of the module
 PYTHON = """Runs Python code and returns what it prints, and the value of the expression that it ends in. Variables, \
 functions and imports stay for the next call. Only the standard library is there, and no network."""
 
 
-@cache
-def harness() -> str:
-    return Path(__file__).with_name("harness.py").read_text(encoding="utf-8")
+def harness() -> Warm:
+    """What jails prepare for tools: the functions of harness.py, as the module HARNESS."""
+    source = Path(__file__).with_name("harness.py").read_text(encoding="utf-8")
+    lines = (
+        "import sys, types",
+        f"sys.modules[{HARNESS!r}] = types.ModuleType({HARNESS!r})",
+        f"exec(compile({source!r}, 'harness.py', 'exec'), sys.modules[{HARNESS!r}].__dict__)",
+    )
+    return Warm("\n".join(lines))
 
 
 class SandboxTool(Tool):
@@ -40,8 +46,8 @@ class SandboxTool(Tool):
     def _run(self, function: str, *arguments: Any) -> tuple[str, str | None]:
         """(text, error) of the harness: what the code says, and what it has raised. Raises ToolFailed."""
         assert self.sandbox is not None
-        program = f"{harness()}\n\n{function}(*json.loads({json.dumps(arguments)!r}), {self.max_chars})\n"
-        outcome = self.sandbox.one(Job(program), self.limits)
+        given = f"*json.loads({json.dumps(arguments)!r}), {self.max_chars}"
+        outcome = self.sandbox.one(Job(f"import json, {HARNESS}\n{HARNESS}.{function}({given})\n"), self.limits)
         try:
             answer = json.loads(outcome.output.rstrip().rpartition("\n")[2])
         except (ValueError, RecursionError):

@@ -16,7 +16,7 @@ from gristmill.stages.sandbox.runner import Sandbox
 from gristmill.stages.sandbox.runner import check as check_sandbox
 from gristmill.stages.tools.contract import ERROR, Failure, Tool, ToolFailed, ToolResult, TrajectoryState
 from gristmill.stages.tools.corpus import CorpusTool
-from gristmill.stages.tools.sandbox_tools import FunctionTool, Interpreter, SandboxTool
+from gristmill.stages.tools.sandbox_tools import FunctionTool, Interpreter, SandboxTool, harness
 from gristmill.stages.tools.schema import function_schemas
 from gristmill.stages.tools.servers import Server, check_package
 from gristmill.stages.tools.spec import NAMES, ToolSpec
@@ -141,7 +141,7 @@ class Toolset:
             if isinstance(tool, CorpusTool):
                 tool.open()
             if isinstance(tool, SandboxTool):
-                self._sandbox = self._sandbox or Sandbox(self._workers)
+                self._sandbox = self._sandbox or Sandbox(self._workers, harness())
                 tool.sandbox = self._sandbox
         for spec in self.specs:
             if spec.kind == "mcp":

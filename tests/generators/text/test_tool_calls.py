@@ -36,7 +36,8 @@ def test_a_row_is_a_question_a_call_and_its_result() -> None:
 
 def test_samples_keep_the_first_right_call_and_all_results() -> None:
     script = [calls({"days": 5}), calls({"days_late": 5}), calls({"days_late": 6})]
-    row, engine, _ = run(*script, samples=3, given_question="{q}")
+    row, engine, session = run(*script, samples=3, given_question="{q}")
+    assert session.finish == "stop", "a call is no answer that was cut off"
     assert row["results"] == [None, "1.00", "1.20"] and row["result"] == "1.00" and "tool" not in row
     assert row["question"] == "Five days late, what now?" and len(engine.asked) == 3 == len(set(engine.seeds))
 
