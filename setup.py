@@ -3,7 +3,16 @@
 from setuptools import find_packages, setup
 
 FLOORS = ("records", "engines", "stages", "evaluation", "generators", "cluster", "jobs")
-DATA = ("recipes", "recipes.fit", "recipes.schemas", "recipes.principles", "studies", "mixtures", "flows")
+DATA = (
+    "recipes",
+    "recipes.fit",
+    "recipes.schemas",
+    "recipes.principles",
+    "recipes.tools",
+    "studies",
+    "mixtures",
+    "flows",
+)
 
 
 def packages() -> list[str]:

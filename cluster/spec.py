@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 
 from gristmill.records.output.shards import Summary
 from gristmill.records.output.templates import largest
+from gristmill.records.spec import later
 
 BUDGETS = ("device_s", "cost")
-ALARM = "template_share"
+ALARM, EXACT = "template_share", "exact"
 SNAPSHOT_LOTS = 1024
 MAX_SNAPSHOT_LOTS = 4096
 
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """`[cluster.pools.NAME]`: the width of the pool of one stage."""
+    """`[cluster.pools.NAME]`: the width of the pool of one stage, or of one of [[generators]]."""
 
     replicas: int = 1  # Number of engines at the start.
     max_replicas: int | None = None  # Largest number of engines while nodes have room; unset: `replicas`.
@@ -43,7 +44,8 @@ class ClusterSpec:
     replicas: int = 1  # Number of generator engines at the start.
     max_replicas: int | None = None  # Largest number of generator engines while nodes have room; unset: `replicas`.
     lots_per_replica: int | None = None  # Largest number of lots per generator engine; unset: as many as keep it busy.
-    pools: dict[str, PoolSpec] = field(default_factory=dict)  # Width of the pools of stages, by stage name.
+    # Width of the pools of stages and of [[generators]], by name; other generators take the keys above.
+    pools: dict[str, PoolSpec] = field(default_factory=dict)
     window: int | None = None  # Largest number of lots in flight, from first step to commit; unset: bounded by memory.
     # Largest size of uncommitted rows in MB; unset: half of the memory of Ray's object stores. Ray spills to disk.
     window_mb: float | None = None
@@ -88,9 +90,11 @@ class ClusterSpec:
         if self.tokens_per_s is not None and self.tokens_per_s <= 0:
             raise ValueError("tokens_per_s must be more than 0")
 
-    @property
-    def generator_pool(self) -> PoolSpec:
-        return PoolSpec(self.replicas, self.max_replicas, self.lots_per_replica, self.price_per_device_hour)
+    def generator_pool(self, name: str) -> PoolSpec:
+        """The width of a generator's pool; `[cluster.pools]` may have one of several generators."""
+        return self.pools.get(name) or PoolSpec(
+            self.replicas, self.max_replicas, self.lots_per_replica, self.price_per_device_hour
+        )
 
     def pool(self, stage: str) -> PoolSpec:
         return self.pools.get(stage, PoolSpec())
@@ -109,18 +113,29 @@ class Limits:
     cost: float | None = None
     # An alarm: largest share of kept texts with one opening, closing or skeleton, 0 to 1, from 100 texts on.
     template_share: float | None = None
+    # Whether the run keeps exactly `kept_rows` rows: later rows of its last lot are rejected as `limit:surplus`.
+    exact: bool = later(False)
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
-            if value is not None and (value <= 0 or (isinstance(value, int) and value < 1)):
+            if name == EXACT or value is None:
+                continue
+            if value <= 0 or (isinstance(value, int) and value < 1):
                 raise ValueError(f"{name} must be {'more than 0' if name in (*BUDGETS, ALARM) else 'at least 1'}")
+        if self.exact and self.kept_rows is None:
+            raise ValueError("exact = true needs kept_rows, the number of rows to keep")
         if self.template_share is not None and self.template_share >= 1:
             raise ValueError("template_share must be less than 1, the share that all texts have")
 
     @property
     def is_endless(self) -> bool:
         """Whether no limit ends a run that goes well."""
-        return all(value is None for name, value in self.__dict__.items() if name != ALARM)
+        return all(value is None for name, value in self.__dict__.items() if name not in (ALARM, EXACT))
+
+    @property
+    def exact_rows(self) -> int | None:
+        """The exact number of rows to keep; None where the run may keep more than `kept_rows`, to the end of a lot."""
+        return self.kept_rows if self.exact else None
 
     @property
     def budgets(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The engine contract: one prompt in, one reply out. vLLM, an endpoint or a script answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 # A user message, or messages {"role", "content", ...} as chat templates take them, with "tool_calls" and tool results.
@@ -21,6 +21,7 @@ class AnswerForm:
     grammar: str | None = None  # the answer follows this context-free grammar (EBNF)
     tools: tuple[Mapping[str, Any], ...] = ()  # functions, as in the chat format: {"type": "function", "function": ...}
     logprobs: bool = False  # whether the reply states the logprobs of the answer
+    reasoning: bool = False  # whether the reply parts the reasoning from the answer
 
     @property
     def is_structured(self) -> bool:
@@ -32,6 +33,8 @@ class AnswerForm:
 
 
 FREE_TEXT = AnswerForm()
+UNFINISHED = "reasoning"  # finish of a reply whose reasoning has no end: it has no answer
+NUM_CANDIDATES = 10  # most probable tokens at each place, of which the entropy is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,11 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Logprobs:
-    """Natural logarithms of the probabilities of the answer's tokens, in nats."""
+    """Logprobs of the answer's tokens, in nats: natural logarithms of the model's probabilities before sampling."""
 
     mean: float
     min: float
-    entropy: float  # mean over the tokens of the entropy of the most probable candidates
+    entropy: float  # mean over the tokens of the entropy of their candidates; see engines/logprobs.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +60,21 @@ class Reply:
     """The reply of an engine to a call."""
 
     text: str  # the answer, without the reasoning
-    finish: str = "stop"  # "stop", "length", "tool_calls", ...
+    finish: str = "stop"  # "stop", "length", "tool_calls", UNFINISHED, ...
     tokens_in: int = 0
     tokens_out: int = 0  # all tokens that the model wrote, reasoning included
-    reasoning: str | None = None  # what the model thought before the answer; None: the engine parts no reasoning
-    tokens_reasoning: int = 0
+    reasoning: str | None = None  # what the model thought before the answer; None: nothing, or no engine parts it
+    tokens_reasoning: int = 0  # of `tokens_out`: before the answer
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: Logprobs | None = None
     tokens_cached: int = 0  # of `tokens_in`: read from the server's cache
     cost: float = 0.0  # money paid for the call, in the currency of the run; 0 where devices are paid by time
+
+
+def with_finish(reply: Reply) -> Reply:
+    """`reply` with the finish UNFINISHED if its tokens ran out before its reasoning had an end."""
+    has_ended = reply.finish != "length" or reply.text.strip() or reply.tool_calls
+    return reply if has_ended or not reply.reasoning else replace(reply, finish=UNFINISHED)
 
 
 class ChatEngine(Protocol):

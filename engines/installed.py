@@ -32,6 +32,19 @@ def engine_arguments() -> frozenset[str]:
     return frozenset(n for n in names if n != "model" and not n.startswith("_"))
 
 
+@lru_cache(maxsize=1)
+def reasoning_parsers() -> frozenset[str]:
+    """The names of the installed engine's reasoning parsers, read from its source; empty if they are not there."""
+    module_spec = importlib.util.find_spec("vllm")
+    folders = module_spec.submodule_search_locations if module_spec else None
+    source = Path(next(iter(folders or ["."]))) / "reasoning" / "__init__.py"
+    if not folders or not source.is_file():
+        return frozenset()
+    tables = [node.value for node in ast.parse(source.read_text()).body if isinstance(node, ast.Assign)]
+    keys = [key for table in tables if isinstance(table, ast.Dict) for key in table.keys]
+    return frozenset(k.value for k in keys if isinstance(k, ast.Constant) and isinstance(k.value, str))
+
+
 def environment(kv_cache_gb: int = 2, threads: int = 0, batch_invariant: bool = False) -> dict[str, str]:
     """The environment of an engine's process; variables that the user has set take precedence."""
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}

@@ -15,7 +15,7 @@ class Needs:
     env: dict[str, str] = field(default_factory=dict)  # environment of the replica's process
     pooled: bool = True  # False: it runs in the CPU task of the lot, without a pool
     across_nodes: bool = False  # the GPUs may be on several nodes: the engine places its own workers
-    secrets: tuple[str, ...] = ()  # names of variables that the replica gets from the environment of the driver
+    variables: tuple[str, ...] = ()  # names of environment variables of the driver that the replica gets
     is_remote: bool = False  # the engine is elsewhere, and the replica sends calls to it: it holds no device
 
     @property

@@ -8,6 +8,7 @@ from gristmill.engines import models, parking
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, ServedEngine
 from gristmill.engines.installed import environment, on_gpu
 from gristmill.engines.needs import Needs
+from gristmill.engines.structures import check_structure, check_texts
 from gristmill.engines.vllm import ENGINE_REVISION, Engine
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
@@ -79,14 +80,19 @@ class FormSpec:
     regex: str | None = later(None)  # Regular expression that every answer matches.
     grammar: str | None = later(None)  # Context-free grammar (EBNF) that every answer follows.
     logprobs: bool = later(False)  # Whether rows get the columns logprob_mean, logprob_min and entropy.
+    # Whether rows get the columns reasoning and tokens_reasoning; vLLM also needs `reasoning_parser`, which implies it.
+    reasoning: bool = later(False)
 
     @property
     def form(self) -> AnswerForm:
-        """The form of an answer. Raises ValueError for two structures."""
+        """The form of an answer. Raises ValueError for two structures, and for one that no answer can have."""
         structures = [name for name in ("json_schema", "choice", "regex", "grammar") if getattr(self, name)]
         if len(structures) > 1:
             raise ValueError(f"{structures[0]} and {structures[1]}: an answer has one structure; leave one out")
-        return AnswerForm(self.json_schema, self.choice, self.regex, self.grammar, logprobs=self.logprobs)
+        check_texts(self.choice, self.regex, self.grammar)
+        return AnswerForm(
+            self.json_schema, self.choice, self.regex, self.grammar, logprobs=self.logprobs, reasoning=self.reasoning
+        )
 
 
 @dataclass(frozen=True)
@@ -96,10 +102,12 @@ class ModelSpec:
     model: str  # Folder, hub id (org/name or org/name@revision), s3://bucket/prefix or package:smollm2.
     name: str | None = None  # Value of the `model` column; unset: the last part of `model`.
     engine: dict[str, Any] = field(default_factory=dict)  # Arguments of vLLM's AsyncEngineArgs, e.g. max_model_len.
-    sampling: dict[str, Any] = field(default_factory=dict)  # Fields of vLLM's SamplingParams; max_tokens: 1024.
+    sampling: dict[str, Any] = field(default_factory=dict)  # Fields of vLLM's SamplingParams, e.g. max_tokens.
     chat: bool = True  # Whether the model's chat template applies; false for base models.
     chat_template: str | None = None  # Jinja template that replaces the model's own.
     template_args: dict[str, Any] = field(default_factory=dict)  # Template arguments, e.g. {enable_thinking = false}.
+    # vLLM's parser of the model's reasoning, e.g. "qwen3", "deepseek_r1" or "olmo3": it parts thinking from answer.
+    reasoning_parser: str | None = later(None)
     lora: dict[str, str] = field(default_factory=dict)  # {name = ..., path = ...} of a LoRA adapter.
     batch_invariant: bool | None = None  # The same text in any batch; unset: yes on CPU, no on GPUs.
     num_cpus: float = 1.0  # CPU cores of a replica.
@@ -114,6 +122,10 @@ class ModelSpec:
         for key in self.sampling:
             if key not in SAMPLING:
                 raise ValueError(f"sampling: unknown key '{key}'{nearest(key, SAMPLING)}")
+        if "reasoning_parser" in self.engine:
+            raise ValueError("engine.reasoning_parser: write reasoning_parser beside engine, not in it")
+        if "reasoning_parser_plugin" in self.engine and not self.reasoning_parser:
+            raise ValueError("engine.reasoning_parser_plugin needs reasoning_parser, a name in the plugin")
         if self.lora and set(self.lora) != {"name", "path"}:
             raise ValueError("lora has exactly the keys name and path")
         if (self.max_in_flight is not None and self.max_in_flight < 1) or self.kv_cache_gb < 1 or self.threads < 0:
@@ -172,6 +184,7 @@ class ModelSpec:
             "lora": models.digest(self.lora["path"]) if self.lora else None,
             "batch_invariant": self.batch_invariant,
             "engine": self.engine_identity(),
+            **({"reasoning_parser": self.reasoning_parser} if self.reasoning_parser else {}),
         }
 
     def engine_identity(self) -> dict[str, Any]:
@@ -192,6 +205,12 @@ class ModelSpec:
         if self.lora:
             models.check(self.lora["path"])
         self._engine_of("").check()
+
+    def check_form(self, form: AnswerForm) -> None:
+        """Raise UserError for a structure that the engine's backend would refuse for every ask."""
+        config = self.engine.get("structured_outputs_config")
+        if not config or config.get("backend") == "guidance":
+            check_structure(form)
 
     def open_engine(self, sampling: dict[str, Any], form: AnswerForm = FREE_TEXT) -> Engine:
         """A started engine that accepts `sampling`. Raises UserError when it does not accept it."""
@@ -222,6 +241,7 @@ class ModelSpec:
             chat=self.chat,
             chat_template=self.chat_template,
             template_args=self.template_args,
+            reasoning_parser=self.reasoning_parser,
             lora=lora,
             batch_invariant=self.batch_invariant,
             kv_cache_gb=self.kv_cache_gb,

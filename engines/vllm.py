@@ -9,24 +9,27 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
-from datetime import date
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from gristmill.engines import parking, processes
-from gristmill.engines.contract import FREE_TEXT, AnswerForm, Messages, Reply
+from gristmill.engines.contract import FREE_TEXT, NUM_CANDIDATES, AnswerForm, Messages, Reply
 from gristmill.engines.errors import AskRefused, EngineDead, is_refusal
 from gristmill.engines.guard import Guard
 from gristmill.engines.installed import engine_arguments, environment, is_hopper, on_gpu
 from gristmill.engines.invariance import Trace, is_invariant
-from gristmill.engines.user_turn import USER_TURN, end_of_turn, is_users, split_turn, with_end
+from gristmill.engines.logprobs import answer_logprobs
+from gristmill.engines.prompts import Prompts
+from gristmill.engines.reasoning import ReasoningParser, check_parser
+from gristmill.engines.structures import one_line
+from gristmill.engines.tool_calls import ToolParser, Tools
+from gristmill.engines.user_turn import USER_TURN
 from gristmill.records.errors import UserError
 from gristmill.records.spec import nearest
 
 ENGINE_REVISION = 1  # to be raised when this wrapper gives other texts for the same model, sampling, prompt and seed
-# The date for chat templates that state it: with the current date, a resumed run would write other rows.
-SAME_DAY = date(2024, 7, 26)
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maximal ranks that vLLM accepts
 
 
@@ -43,6 +46,7 @@ class Engine:
         chat: bool = True,
         chat_template: str | None = None,
         template_args: Mapping[str, Any] | None = None,
+        reasoning_parser: str | None = None,
         lora: Mapping[str, str] | None = None,
         batch_invariant: bool | None = None,
         kv_cache_gb: int = 2,
@@ -52,6 +56,7 @@ class Engine:
 
         chat: False sends the text as it is, for base models. chat_template: Jinja text instead of the tokenizer's.
         template_args: further variables of the template, e.g. enable_thinking. lora: {"name": ..., "path": ...}.
+        reasoning_parser: vLLM's parser of the model's reasoning; None: all of a reply is the answer.
         batch_invariant: the same text alone and in any batch; None: yes on CPU, no on GPUs, where it costs speed.
         kv_cache_gb, threads: on CPU only; threads = 0 means OMP_NUM_THREADS, else all cores of this process.
         """
@@ -60,6 +65,7 @@ class Engine:
         self.chat_mode = chat
         self.chat_template = chat_template
         self.template_args = dict(template_args or {})
+        self.reasoning_parser = reasoning_parser
         self.lora = dict(lora or {})
         self.batch_invariant = not on_gpu() if batch_invariant is None else batch_invariant
         self.kv_cache_gb = kv_cache_gb
@@ -69,7 +75,9 @@ class Engine:
         self._engine: Any = None
         self._guard: Guard | None = None
         self._tokenizer: Any = None
+        self._parser: ReasoningParser | None = None
         self._lora_request: Any = None
+        self._tool_parser: ToolParser | None = None
         self._numbers = count()
         self._verdict: list[bool | None] = []  # of the probe, once it was made
 
@@ -78,6 +86,8 @@ class Engine:
         for name in self.args:
             if name not in engine_arguments():
                 raise UserError(f"engine: unknown argument '{name}'{nearest(name, engine_arguments())}")
+        if self.reasoning_parser and "reasoning_parser_plugin" not in self.args:
+            check_parser(self.reasoning_parser)
         if self.args.get("enable_chunked_prefill") and not on_gpu():
             # vLLM 0.32 rewinds the random generator of a request after a part of a prompt; those of the CPU cannot.
             raise UserError("engine: enable_chunked_prefill ends the engine on CPU, because every ask has a seed")
@@ -111,6 +121,14 @@ class Engine:
         self.max_model_len = self._engine.model_config.max_model_len
         self._sampling_class, self._final = SamplingParams, RequestOutputKind.FINAL_ONLY
         self._structure_class = StructuredOutputsParams
+        if self.reasoning_parser:
+            try:
+                self._parser = ReasoningParser(
+                    self.reasoning_parser, self._engine.vllm_config, self.template_args, self._tokenizer
+                )
+            except UserError:
+                self.close()
+                raise
         if self.chat_mode:
             try:
                 self.encode("ready?")
@@ -134,7 +152,17 @@ class Engine:
         if self.lora:
             rank = json.loads((Path(self.lora["path"]) / "adapter_config.json").read_text()).get("r", 8)
             defaults |= {"enable_lora": True, "max_lora_rank": next((n for n in LORA_RANKS if n >= rank), rank)}
-        return {**defaults, **self.args}
+        arguments = {**defaults, **self.args}
+        if self.reasoning_parser:  # a structure binds the answer alone
+            parser = {"reasoning_parser": self.reasoning_parser}
+            if plugin := arguments.pop("reasoning_parser_plugin", None):
+                parser["reasoning_parser_plugin"] = plugin
+            arguments["structured_outputs_config"] = {**arguments["structured_outputs_config"], **parser}
+        return arguments
+
+    @property
+    def _prompts(self) -> Prompts:
+        return Prompts(self._tokenizer, self.chat_mode, self.chat_template, self.template_args)
 
     @property
     def num_slots(self) -> int:
@@ -168,14 +196,15 @@ class Engine:
 
     def check_sampling(self, sampling: Mapping[str, Any], form: AnswerForm = FREE_TEXT) -> None:
         """Raise UserError for values that the open engine refuses for every ask."""
+        config = self._engine.vllm_config
         try:
-            self._params(sampling, 0, form)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"sampling: {error}") from None
+            self._params(sampling, 0, form).verify(
+                config.model_config, config.speculative_config, config.structured_outputs_config, self._tokenizer
+            )
         except Exception as error:
-            if not is_refusal(error):
+            if not isinstance(error, ValueError | TypeError) and not is_refusal(error):
                 raise
-            raise UserError(f"sampling: {error}") from None
+            raise UserError(f"sampling: {one_line(str(error))}") from None
 
     def check_user_turn(self) -> None:
         """Raise UserError when the model has no chat template that can be cut at the user's turn."""
@@ -184,44 +213,13 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - a template is a program and can fail in any way
             raise UserError(f"model: cannot write a user's message, which needs a chat template: {error}") from None
 
-    def encode(self, prompt: Messages) -> list[int]:
+    def use_tool_parser(self, name: str | None) -> None:
+        """Take the calls of tools out of answers, by a parser of vLLM (see ToolParser); None: they stay in the text."""
+        self._tool_parser = None if name is None else ToolParser(name, self._tokenizer, self._prompts.render)
+
+    def encode(self, prompt: Messages, tools: Tools = ()) -> list[int]:
         """The token ids that the engine receives for `prompt`, including the chat template."""
-        if is_users(prompt):
-            return self._open_turn(prompt)[0]
-        if not self.chat_mode:
-            text = prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in prompt)
-            return list(self._tokenizer.encode(text))
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-        text = self._render(messages)
-        return list(self._tokenizer.encode(text, add_special_tokens=False))  # they are in the template
-
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            messages,
-            chat_template=self.chat_template,
-            add_generation_prompt=True,
-            tokenize=False,
-            **{"strftime_now": SAME_DAY.strftime, **self.template_args},
-        )
-        return text
-
-    def _open_turn(self, prompt: Messages) -> tuple[list[int], dict[str, Any]]:
-        """The token ids up to the user's message, which the model writes, and the sampling settings that end it."""
-        if not self.chat_mode or isinstance(prompt, str):
-            raise AskRefused("no_chat_template")
-        before, after = split_turn(self._render, prompt)
-        return list(self._tokenizer.encode(before, add_special_tokens=False)), end_of_turn(after, self._tokenizer)
-
-    def _request(self, prompt: Messages, sampling: Mapping[str, Any]) -> tuple[list[int], Mapping[str, Any]]:
-        """The token ids of `prompt`, and `sampling`, which ends at the user's turn if the model writes that turn."""
-        if not is_users(prompt):
-            return self.encode(prompt), sampling
-        ids, end = self._open_turn(prompt)
-        return ids, with_end(sampling, end)
-
-    def count(self, text: str) -> int:
-        """The number of tokens of `text`, without special tokens."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False))
+        return self._prompts.encode(prompt, tools)
 
     async def chat(
         self, prompt: Messages, sampling: Mapping[str, Any], seed: int, form: AnswerForm = FREE_TEXT
@@ -230,7 +228,10 @@ class Engine:
         if self._engine is None:
             raise EngineDead("not open")
         try:
-            ids, sampling = self._request(prompt, sampling)
+            if form.tools and self._tool_parser:
+                sampling = self._tool_parser.sampling(sampling, form.tools)
+            ids, sampling = self._prompts.request(prompt, sampling, form.tools)
+            opening = self._prompts.opening(prompt, form.tools) if self._parser is not None else None
         except (TypeError, UnicodeError) as error:
             raise AskRefused("engine_refused", str(error)) from error
         room = self.max_model_len - len(ids)
@@ -239,22 +240,29 @@ class Engine:
         wanted = sampling.get("max_tokens") or room
         try:
             params = self._params({**sampling, "max_tokens": min(wanted, room)}, seed, form)
-            output = await self._last(ids, params)
+            output = await self._last(ids, params, opening)
         except (asyncio.CancelledError, EngineDead):
             raise
         except Exception as error:
             if is_refusal(error):
                 raise AskRefused("engine_refused", str(error)) from error
             raise EngineDead(f"{type(error).__name__}: {error}") from error
-        return Reply(output.text, output.finish_reason, len(ids), len(output.token_ids))
+        reply = Reply(output.text, output.finish_reason, len(ids), len(output.token_ids))
+        if self._parser is not None and opening is not None:
+            reply = self._parser.parted(reply, ids, opening, output.token_ids)
+        if form.logprobs:
+            reply = replace(reply, logprobs=answer_logprobs(output, reply.tokens_reasoning))
+        return self._tool_parser.parted(reply, form.tools) if form.tools and self._tool_parser else reply
 
-    async def _last(self, ids: list[int], params: Any) -> Any:
+    async def _last(self, ids: list[int], params: Any, opening: str | None = None) -> Any:
         """The whole completion of a prompt, as vLLM gives it. Raises EngineDead when there is none."""
         last = None
         prompt = {"prompt_token_ids": ids}
-        async for answer in self._engine.generate(
-            prompt, params, str(next(self._numbers)), lora_request=self._lora_request
-        ):
+        settings: dict[str, Any] = {"reasoning_ended": True}  # a structure binds all of the reply
+        if self._parser is not None and opening is not None:
+            settings = self._parser.call_args(opening)
+        settings["lora_request"] = self._lora_request
+        async for answer in self._engine.generate(prompt, params, str(next(self._numbers)), **settings):
             last = answer
         if last is None or last.outputs[0].finish_reason in (None, "abort", "error"):
             raise EngineDead("the engine dropped a request")
@@ -297,11 +305,12 @@ class Engine:
             return None
 
     def _params(self, sampling: Mapping[str, Any], seed: int, form: AnswerForm) -> Any:
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"logprobs": NUM_CANDIDATES} if form.logprobs else {}
         if form.is_structured:
             json_schema = dict(form.json_schema) if form.json_schema else None
             choice = list(form.choice) or None
             extra["structured_outputs"] = self._structure_class(
                 json=json_schema, choice=choice, regex=form.regex, grammar=form.grammar
             )
-        return self._sampling_class(**{**sampling, "seed": seed, "output_kind": self._final, **extra})
+        marks = self._parser.sampling if self._parser is not None else {}
+        return self._sampling_class(**{**marks, **sampling, "seed": seed, "output_kind": self._final, **extra})

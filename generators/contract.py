@@ -77,6 +77,21 @@ class Generator(ABC):
         """Names the engine of an open replica, for another part with the same key to take over; None: none may."""
         return None
 
+    @property
+    def parts(self) -> "list[Generator]":
+        """The generators of a run: this one, or those of [[generators]]."""
+        return [self]
+
+    @property
+    def pooled(self) -> "dict[str, Generator]":
+        """Those that run in pools, by the pool's name."""
+        return {"generator": self} if self.needs.pooled else {}
+
+    @property
+    def unpooled(self) -> "Generator | None":
+        """What makes rows in CPU workers."""
+        return None if self.needs.pooled else self
+
     def fields_read(self) -> list[str]:
         """Columns that the source must have."""
         return []

@@ -30,4 +30,5 @@ class Endpoint(Teacher):
     def check(self) -> None:
         if self.program.writes_user:
             raise UserError(f"method '{self.method}': {NO_USER_TURN}; use kind = \"teacher\"")
+        self.program.check()
         self.spec.check()

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gristmill.api import audit, compare, evaluate, fit, flow, pack, produce, report, status, study
+    from gristmill.api import audit, compare, evaluate, fit, flow, pack, preview, produce, report, status, study
     from gristmill.engines.needs import Needs
     from gristmill.generators.contract import GeneratedRow, Generator, fill
     from gristmill.generators.families.contract import Family
     from gristmill.generators.text.contract import Ask, Method, Session
     from gristmill.jobs.results import Result
     from gristmill.records.errors import UserError
+    from gristmill.records.functions.contract import RowFunction
+    from gristmill.records.functions.draws import Draws
     from gristmill.stages.contract import Findings, Stage
 
 __version__ = "0.3.0"
@@ -33,19 +35,25 @@ if not (_FOLDER / "records").is_dir():
     __path__.append(str(_FOLDER.parent))  # a checkout: the floors are the folders at its top
 
 _HOMES = {
-    "gristmill.api": ("audit", "compare", "evaluate", "fit", "flow", "pack", "produce", "report", "status", "study"),
+    "gristmill.api": (
+        *("audit", "compare", "evaluate", "fit", "flow", "pack", "preview"),
+        *("produce", "report", "status", "study"),
+    ),
     "gristmill.engines.needs": ("Needs",),
     "gristmill.generators.contract": ("GeneratedRow", "Generator", "fill"),
     "gristmill.generators.families.contract": ("Family",),
     "gristmill.generators.text.contract": ("Ask", "Method", "Session"),
     "gristmill.jobs.results": ("Result",),
     "gristmill.records.errors": ("UserError",),
+    "gristmill.records.functions.contract": ("RowFunction",),
+    "gristmill.records.functions.draws": ("Draws",),
     "gristmill.stages.contract": ("Findings", "Stage"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Ask",
+    "Draws",
     "Family",
     "Findings",
     "GeneratedRow",
@@ -53,6 +61,7 @@ __all__ = [
     "Method",
     "Needs",
     "Result",
+    "RowFunction",
     "Session",
     "Stage",
     "UserError",
@@ -63,6 +72,7 @@ __all__ = [
     "fit",
     "flow",
     "pack",
+    "preview",
     "produce",
     "report",
     "status",

@@ -1,4 +1,6 @@
-"""The verbs as functions. Each takes what its command takes and returns a `Result`; the command line calls the same.
+"""The verbs as functions. Each takes what its command takes; the command line calls the same.
+
+Each returns a `Result`, except `preview`, which has no output and returns its rows.
 
 `recipe` is the path of a TOML file, `package:NAME` for a shipped one, or a dict of the same tables. `settings` are
 "a.b=c" lines as `--set` takes them. Progress goes to the logger "gristmill" and, on a terminal, to stderr.
@@ -21,6 +23,17 @@ def produce(recipe: Recipe, out: str | PathLike[str], settings: Sequence[str] = 
     from gristmill.jobs.produce.command import produce as verb
 
     return verb(_recipe(recipe), fspath(out), settings)
+
+
+def preview(recipe: Recipe, n: int = 5, settings: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The first `n` rows of a recipe with what every stage says of them. Writes nothing.
+
+    Each row is a dict: id, source_id, source, columns, turns, finish, tokens_in, tokens_out, reject (None: kept), and
+    stages, a list of {"stage", "verdict": "pass" | "reject" | "not run", "reason", "findings"}.
+    """
+    from gristmill.jobs.preview.command import preview as verb
+
+    return verb(_recipe(recipe), n, settings)
 
 
 def fit(recipe: Recipe, out: str | PathLike[str], settings: Sequence[str] = ()) -> Result:
@@ -87,12 +100,14 @@ def pack(
     facts: Recipe | None = None,
     without: str | PathLike[str] | None = None,
     public: bool = False,
+    without_reasoning: bool = False,
 ) -> Result:
     """Write the release of a run or of a mixture. Rows: those of the release.
 
     facts: a TOML file, or its tables, whose `[release]` and `[source]` replace keys for card and metadata.
     without: a file of row ids, source ids or source digests whose rows, and rows made from them, are left out.
     public: whether everyone may read a release at hf://.
+    without_reasoning: whether messages leave out the model's reasoning.
     """
     from gristmill.jobs.release.command import pack as verb
     from gristmill.jobs.release.options import PackOptions
@@ -104,6 +119,7 @@ def pack(
         facts=None if facts is None else _recipe(facts),
         without=None if without is None else fspath(without),
         is_public=public,
+        without_reasoning=without_reasoning,
     )
     return verb(_recipe(source), fspath(to), options)
 

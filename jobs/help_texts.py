@@ -4,6 +4,7 @@ GRISTMILL = "Gristmill turns a Ray cluster into a mill for synthetic data."
 GRISTMILL_EXAMPLES = """\
 examples:
   gristmill recipes
+  gristmill preview package:demo --set generator.kind=canned
   gristmill produce package:demo --out out/demo
   gristmill produce package:demo --out s3://bucket/demo --set limits.asks=10000 --set cluster.replicas=8
   gristmill tune package:demo
@@ -37,6 +38,25 @@ examples:
   gristmill produce package:demo --out out/demo --dry-run
   gristmill produce package:demo --out out/demo
   gristmill produce my-recipe.toml --out s3://bucket/corpus --set limits.kept_rows=100000
+""",
+    ),
+    "preview": (
+        """\
+Shows the first rows of a recipe on the terminal: what each row was made from, its text, its
+tokens, and what every stage says of it, in the order in which stages decide. A stage after a
+reject is "not run". Duplicates and admission are decided among these rows. Nothing is written.
+
+The rows are those with which `gristmill produce` begins, so the first ones of a run are the same.
+Engines start as for a run, one after the other. To try prompts, stages and columns without a
+model, set generator.kind=canned: the canned generator writes plain English through the same
+method, and the keys of the recipe's own generator are ignored. A judge still starts its model,
+unless you set stages.N.kind=canned_judge.
+""",
+        """\
+examples:
+  gristmill preview package:demo
+  gristmill preview package:demo -n 20 --set generator.kind=canned
+  gristmill preview my-recipe.toml --set generator.sampling.temperature=0.9 --json
 """,
     ),
     "fit": (

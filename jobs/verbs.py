@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
         _produce,
+        _preview,
         _fit,
         _audit_privacy,
         _evaluate,
@@ -82,6 +83,14 @@ def _produce(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--out", required=True, metavar="URI", help="local folder or s3://bucket/prefix")
     _settings(verb)
     verb.add_argument("--dry-run", action="store_true", help="check everything and show the plan; start nothing")
+
+
+def _preview(verbs: argparse._SubParsersAction) -> None:
+    verb = _verb(verbs, "preview", "preview.command:command", "show a few rows of a recipe with every stage's verdict")
+    verb.add_argument("recipe_path", metavar="RECIPE", help="TOML file, or package:NAME for a recipe of the project")
+    verb.add_argument("-n", type=int, default=5, dest="num_rows", metavar="N", help="number of rows (default 5)")
+    _settings(verb)
+    _json(verb, "print JSON instead of panels")
 
 
 def _fit(verbs: argparse._SubParsersAction) -> None:
@@ -239,6 +248,11 @@ def _pack(verbs: argparse._SubParsersAction) -> None:
         dest="format_name",
         help="rows: all columns (default). Trainers load the others directly: messages (chat), alpaca, preference "
         "(prompt, chosen, rejected), text, prompt-completion",
+    )
+    verb.add_argument(
+        "--without-reasoning",
+        action="store_true",
+        help="leave the model's reasoning out of the messages (default: reasoning_content of the last answer)",
     )
     verb.add_argument(
         "--facts",

@@ -7,7 +7,7 @@ rows in the same order as one that waits for the end, and its asks have the same
 import hashlib
 import time
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -213,7 +213,7 @@ class CommittedRows(Source):
         self._open_until(stop)
         return super().rows(start, stop)
 
-    def ask_rows(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+    def ask_rows(self, start: int, stop: int, num_rows: int) -> Sequence[tuple[str, str]]:
         """As of any source; `num_rows` of a plan may be from before the last look."""
         return super().ask_rows(start, stop, self.num_rows)
 

@@ -34,8 +34,8 @@ TABLE = (
     ExitCode(
         SHORT,
         "short",
-        "`produce`, `flow`: the source, a budget or an alarm (`limits.template_share`) ended it before a stated limit "
-        "was reached; the last line names the limit",
+        "`produce`, `flow`: the source, a budget, an alarm (`limits.template_share`) or a limit before an exact one "
+        "ended it before a stated limit was reached; the last line names the limit",
         "never",
     ),
     ExitCode(BUG, "bug", "a bug of gristmill; the line names a file with the details", "retry"),

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from gristmill.records.division import Division
+from gristmill.records.functions.contract import AskRows
 from gristmill.records.ids import lot_ids, lot_seeds
 from gristmill.records.schema import ask_schema, clean
 
@@ -27,6 +29,7 @@ class Plan:
     generation: int = 0
     origin: str = "synthetic"
     round_lots: int | None = None  # lots of a round; the asks of the next round are made when these lots are committed
+    division: Division | None = None  # among several generators; then each ask has the provenance of its own
 
     @property
     def num_lots(self) -> int | None:
@@ -56,18 +59,20 @@ class SourceLot:
 
     plan: Plan
     lot: int
-    rows: list[tuple[str, str]]  # (source id, JSON text)
+    rows: Sequence[tuple[str, str]]  # (source id, JSON text)
 
     @property
     def nbytes(self) -> int:
         """The approximate size as a message."""
+        if isinstance(self.rows, AskRows):
+            return self.rows.nbytes
         return sum([len(text) for _, text in self.rows]) + 64 * len(self.rows)
 
 
 class AskSource(Protocol):
     """Rows to make asks from: a source, or a source that grows with the run (gristmill.records.rounds)."""
 
-    def ask_rows(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+    def ask_rows(self, start: int, stop: int, num_rows: int) -> Sequence[tuple[str, str]]:
         """(source id, JSON text) of asks [start, stop), which cycle through `num_rows` rows."""
 
 
@@ -93,7 +98,7 @@ def asks(plan: Plan, source: AskSource, lot: int) -> pa.RecordBatch:
 def _asks(plan: Plan, lot: int, rows: Sequence[tuple[str, str]]) -> pa.RecordBatch:
     count = len(rows)
     texts = [text for _, text in rows]
-    constant = {
+    provenance = {
         "lot": pa.array(np.full(count, lot, np.int64)),
         "origin": _constant(plan.origin, count),
         "generation": pa.array(np.full(count, plan.generation, np.int32)),
@@ -102,11 +107,15 @@ def _asks(plan: Plan, lot: int, rows: Sequence[tuple[str, str]]) -> pa.RecordBat
         "recipe": _constant(plan.fingerprint, count),
         "method": _constant(plan.method, count),
     }
+    seeds = lot_seeds(plan.fingerprint, plan.generation, lot, count)
+    if plan.division:
+        places = plan.division.choices(plan.span(lot)[0], plan.num_source_rows, seeds, texts)
+        provenance |= plan.division.columns(places)
     columns = {
-        **constant,
+        **provenance,
         "id": pa.array(lot_ids(plan.fingerprint, plan.generation, lot, count)),
         "row": pa.array(np.arange(count, dtype=np.int32)),
-        "seed": pa.array(lot_seeds(plan.fingerprint, plan.generation, lot, count)),
+        "seed": pa.array(seeds),
         "source_id": _texts([source_id for source_id, _ in rows]),
         "ask": pa.array(texts, pa.string()),
         **_carried(plan.carry, texts),

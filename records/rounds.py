@@ -131,7 +131,7 @@ def check_rounds(spec: RoundsSpec, source: Source, samples: int, is_cycle: bool)
     if samples != 1 or is_cycle:
         raise UserError("[rounds] decides the number of asks: remove source.samples and source.cycle")
     if source.num_rows > 1_000_000:
-        raise UserError(f"[rounds] holds the source in memory, and {source.num_rows:,} rows are too many")
+        raise UserError(f"[rounds] holds the source in memory, and this is too long for that: {source.words}")
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -35,8 +35,14 @@ PROVENANCE = [
 ]
 ASK = pa.field("ask", pa.string())
 REJECT = pa.field("reject", pa.string())
+LIMIT = "limit"  # stands for a stage in SURPLUS, the reject of a row behind the last one of an exact limit
+SURPLUS = f"{LIMIT}:surplus"
 
 PAID = {b"gristmill": b"paid"}  # metadata of the columns that hold money
+# What a model thought before its answer, and the tokens of that: payload of generators that part it from the answer.
+REASONING = pa.field("reasoning", pa.string())
+TOKENS_REASONING = pa.field("tokens_reasoning", pa.int32())
+
 RESERVED = {f.name for f in [*IDENTITY, *PROVENANCE, ASK, REJECT]}
 # Of use in their run only.
 INNER_COLUMNS = frozenset(
@@ -80,6 +86,11 @@ def cost_field(name: str) -> pa.Field:
 def cost_columns(schema: pa.Schema) -> list[str]:
     """Names of the columns that hold money paid for calls."""
     return [f.name for f in schema if f.metadata and PAID.items() <= f.metadata.items() and f.type == pa.float64()]
+
+
+def has_reasoning(names: Sequence[str]) -> bool:
+    """Whether the column `reasoning` among `names` holds what a model thought, and not a value of the source."""
+    return REASONING.name in names and TOKENS_REASONING.name in names
 
 
 def clean(text: str) -> str:

@@ -16,7 +16,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.masking.masks import shown
 
 T = TypeVar("T")
-LATER, PLACEMENT, USED_IF = "later", "placement", "used_if"
+LATER, PLACEMENT, USED_IF, OF_KIND = "later", "placement", "used_if", "of_kind"
 
 
 def nearest(word: str, candidates: typing.Iterable[str]) -> str:
@@ -38,6 +38,11 @@ def placement(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={PLACEMENT: True})
 
 
+def keys_of_kind() -> Any:
+    """A field for the keys that belong to the class that `kind` names; in TOML and in literals they stand beside it."""
+    return dataclasses.field(default=None, metadata={LATER: True, OF_KIND: True})
+
+
 def used_if(switch: str) -> dict[str, str]:
     """Metadata of a field that has an effect, and is part of the identity, only when the field `switch` is true."""
     return {USED_IF: switch}
@@ -49,8 +54,12 @@ def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     Raises UserError for an unknown key, a missing key, a value of the wrong type or a value the spec refuses.
     """
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-    for key in table:
-        if key not in fields:
+    of_kind = next((name for name, field in fields.items() if field.metadata.get(OF_KIND)), None)
+    if of_kind is not None:
+        fields.pop(of_kind)
+    others = {key: value for key, value in table.items() if key not in fields}
+    for key in others:
+        if of_kind is None or table.get("kind") is None:
             raise UserError(f"{where}: unknown key '{key}'{nearest(key, fields)}")
     hints = typing.get_type_hints(cls)
     values = {}
@@ -59,6 +68,8 @@ def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
             values[name] = convert(table[name], hints[name], f"{where}.{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}: key '{name}' is missing")
+    if of_kind is not None and others:
+        values[of_kind] = plain(others, where)
     try:
         return cls(**values)
     except ValueError as error:
@@ -125,7 +136,9 @@ def literals(spec: Any, identity: bool = False) -> Any:
     """
     if dataclasses.is_dataclass(spec) and not isinstance(spec, type):
         fields = [f for f in dataclasses.fields(spec) if f.init and not _is_left_out(spec, f, identity)]
-        return {f.name: literals(getattr(spec, f.name), identity) for f in fields}
+        beside = {f.name for f in fields if f.metadata.get(OF_KIND)}
+        own = {f.name: literals(getattr(spec, f.name), identity) for f in fields if f.name not in beside}
+        return {**own, **{k: v for name in beside for k, v in literals(getattr(spec, name), identity).items()}}
     if isinstance(spec, Mapping):
         return {str(k): literals(v, identity) for k, v in spec.items()}
     if isinstance(spec, list | tuple):

@@ -9,6 +9,7 @@ A field's comment is its row: the `#` comment behind it or above it, or the stri
 import argparse
 import ast
 import dataclasses
+import hashlib
 import inspect
 import io
 import sys
@@ -26,10 +27,18 @@ from gristmill.generators.chains import registry as chains
 from gristmill.generators.families import contract as families
 from gristmill.generators.text import registry as methods
 from gristmill.jobs.flow.spec import FlowSpec
+from gristmill.jobs.recipes.generators import ShareSpec
 from gristmill.jobs.recipes.recipe import Recipe
+from gristmill.records.functions import registry as functions
+from gristmill.records.functions.draws import Draws
+from gristmill.records.spec import OF_KIND
+from gristmill.records.tasks.registry import FAMILIES
 from gristmill.stages import registry as stages
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "docs" / "reference"
+PROMPTS = ROOT / "generators" / "text" / "templates"  # a folder a method
+RUBRICS = ROOT / "stages" / "judging" / "templates"
 HEAD = "<!-- Written by scripts/reference_tables.py from the code; edit the comments of the fields there. -->\n"
 
 
@@ -125,7 +134,7 @@ def table(cls: type, prefix: str = "", skip: tuple[str, ...] = ()) -> list[str]:
     hints, comments = typing.get_type_hints(cls), field_comments(cls)
     lines, below = ["| key | type | default | meaning |", "|---|---|---|---|"], []
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if not field.init or field.name in skip:
+        if not field.init or field.name in skip or field.metadata.get(OF_KIND):
             continue
         text = comments[field.name].replace("|", "\\|")
         text = text[:1].upper() + text[1:]
@@ -148,6 +157,28 @@ def kinds_page(title: str, what: str, kinds: Mapping[str, Any], load: Callable[[
         cls = load(kind)
         use = f'`{header}` with `kind = "{kind}"`:'
         parts += [f"## `{kind}`", "", *textwrap.wrap(first_line(cls), 99), "", use, "", *table(cls.Spec), ""]
+        if title == "Methods" and (PROMPTS / kind).is_dir():
+            parts += [f"The built-in prompts are in [templates.md](templates.md#{kind}).", ""]
+    return "\n".join(parts)
+
+
+def templates_page() -> str:
+    """A page with the text of every built-in prompt."""
+    intro = (
+        "The built-in prompts of the text methods and of the judge. Each is a text file beside its code, and the model "
+        "reads it word for word. Its digest is the start of the SHA-256 of its text. The text itself is part of the "
+        "identity of a run and is written into the manifest. `templates` of a recipe replaces a prompt by the name of "
+        "its call. "
+        "[prompts.md](../prompts.md) compares the prompts with those of their papers."
+    )
+    parts = [HEAD, "# Prompt templates", "", *textwrap.wrap(intro, 99), ""]
+    for name, folder in [*((path.name, path) for path in sorted(PROMPTS.iterdir())), ("judge", RUBRICS)]:
+        parts += [f"## `{name}`", ""]
+        for path in sorted(folder.glob("*.txt")):
+            text = path.read_text()
+            digest = hashlib.sha256(text.removesuffix("\n").encode()).hexdigest()[:12]
+            link = f"[{path.stem}](../../{path.relative_to(ROOT).as_posix()})"
+            parts += [f"{link}, digest `{digest}`:", "", f"~~~text\n{text}~~~", ""]
     return "\n".join(parts)
 
 
@@ -159,21 +190,46 @@ def sections_page(title: str, intro: str, cls: type, sections: Mapping[str, type
     return "\n".join(parts)
 
 
+def tasks_page() -> str:
+    """The families of tasks with an example of each."""
+    intro = (
+        'The families of `[source] kind = "tasks"` (docs/tasks.md). The level, from 1 to 10, sets the measure in the '
+        "third column. Each example is of level 2."
+    )
+    lines = [HEAD, "# Families of tasks", "", *textwrap.wrap(intro, 99), "", "| family | asks for | measure | answer |"]
+    lines += ["|---|---|---|---|"]
+    lines += [f"| `{name}` | {each.about} | {each.dial} | {each.form} |" for name, each in FAMILIES.items()]
+    for name, family in FAMILIES.items():
+        task = family.task(2, Draws(0, 3))
+        tests = ["Tests:", "", "```text", *task.tests.split("\n"), "```", ""] if task.tests else []
+        lines += ["", f"## `{name}`", "", "```text", *task.question.split("\n"), "```", "", "Reference:", "", "```text"]
+        lines += [*task.reference.rstrip("\n").split("\n"), "```", "", *tests]
+    return "\n".join([line for at, line in enumerate(lines) if line or at == 0 or lines[at - 1]]).rstrip("\n") + "\n"
+
+
 def pages() -> dict[str, str]:
     """The text of every page by file name."""
-    where_and_how_far = {"cluster": ClusterSpec, "limits": Limits}
+    sections = {"[generators]": ShareSpec, "cluster": ClusterSpec, "limits": Limits}
     intro = "The keys of a recipe: `gristmill produce RECIPE --out URI`."
     tables = {
         "stages": ("Stages", "each stage", stages.KINDS, stages.stage_class, "[[stages]]"),
         "methods": ("Methods", "each text method", methods.KINDS, methods.method_class, "[method]"),
         "generators": ("Generators", "each generator", generators.KINDS, generators.generator_class, "[generator]"),
+        "sources": (
+            "Sources",
+            "each source that computes its rows",
+            functions.KINDS,
+            functions.function_class,
+            "[source]",
+        ),
         "families": ("Model families", "each model family", families.KINDS, families.family_class, "[model]"),
         "chains": ("Chain families", "each family of a study", chains.KINDS, chains.chain_class, "[family]"),
     }
-    recipe = sections_page("Recipe", intro, Recipe, where_and_how_far)
+    recipe = sections_page("Recipe", intro, Recipe, sections)
     steps = "The keys of a flow: `gristmill flow FLOW --out URI` (docs/flows.md)."
     flow = sections_page("Flow", steps, FlowSpec, {})
-    return {"recipe.md": recipe, "flow.md": flow, **{f"{name}.md": kinds_page(*row) for name, row in tables.items()}}
+    whole = {"recipe.md": recipe, "flow.md": flow, "templates.md": templates_page(), "tasks.md": tasks_page()}
+    return whole | {f"{name}.md": kinds_page(*row) for name, row in tables.items()}
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ The base class keeps most laws by construction: `find` sees only the living rows
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,8 +26,10 @@ from gristmill.engines.needs import Needs
 from gristmill.engines.throttle import Throttle
 from gristmill.records.output.answers import AnswerFolder
 from gristmill.records.pins import Pins
-from gristmill.records.readers.sources import Source
 from gristmill.records.schema import REJECT
+
+if TYPE_CHECKING:  # readers import pandas, which a replica does not need
+    from gristmill.records.readers.sources import Source
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Findings:
 class RunContext:
     """The run that a stage is part of."""
 
-    source: Source
+    source: "Source"
     fingerprint: str
     generation: int
     lot_size: int
@@ -59,6 +61,7 @@ class Stage(ABC):
     Spec: ClassVar[type]  # frozen dataclass of the keys in a recipe
     revision: ClassVar[int] = 1  # part of the identity: outputs of another revision are not resumed
     reads_text: ClassVar[bool] = True  # whether every column in `reads()` must be text
+    compares_rows: ClassVar[bool] = False  # whether a verdict depends on other rows of the lot; then it has no pool
     pins: Pins | None = None  # the inputs of the run, which `open` must find unchanged; set by the compiler
     answers: AnswerFolder | None = None  # where a stage whose calls are paid for keeps answers; set when a run starts
 

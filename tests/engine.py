@@ -1,6 +1,7 @@
 """One real vLLM engine with the demo model, lent to all tests that ask it in this process."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from gristmill.engines.vllm import Engine
@@ -10,7 +11,14 @@ from gristmill.records.spec import build
 
 MODEL: dict[str, Any] = {
     "model": "package:smollm2",
-    "engine": {"max_model_len": 2048, "max_num_seqs": 32},
+    "engine": {
+        **{"max_model_len": 2048, "max_num_seqs": 32},
+        # The parser has an effect only where a call states that its reasoning has not ended (test_reasoning.py).
+        "structured_outputs_config": {
+            **{"backend": "guidance", "disable_any_whitespace": True, "reasoning_parser": "hashes"},
+            "reasoning_parser_plugin": str(Path(__file__).parent / "engines" / "hash_parser.py"),
+        },
+    },
     "kv_cache_gb": 1,
     "threads": 1,
 }

@@ -51,9 +51,9 @@ def teacher(folder: Path, num_asks: int = 24, lot_size: int = 8, **changes: Any)
 
 
 def write(path: Path, recipe: dict[str, Any]) -> str:
-    """TOML by way of inline tables: JSON values are TOML values but for null and the colon."""
+    """TOML by way of inline tables: JSON values are TOML values but for the colon and null, whose keys are left out."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{key} = {_inline(value)}\n" for key, value in recipe.items()))
+    path.write_text("".join(f"{key} = {_inline(value)}\n" for key, value in recipe.items() if value is not None))
     return str(path)
 
 

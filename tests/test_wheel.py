@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tests.recipes import write
 
 DATA = ("recipes", "studies", "mixtures", "flows")
-SUFFIXES = {".py", ".html", ".npz", ".css", ".toml", ".typed"}
+SUFFIXES = {".py", ".html", ".npz", ".css", ".toml", ".txt", ".typed"}
 HOSTILE = ("stages/__init__.py", "records/__init__.py", "jobs/__init__.py", "cluster.py")
 
 # Imported by every Python process before anything else: writes down which gristmill the process runs.

@@ -103,15 +103,16 @@ class Flow:
             return "window"
         if self.nbytes >= self.max_nbytes:
             return "memory"
-        if any(self._is_behind(step, num) for step, num in zip(self.route[1:], waiting[1:])):
-            return "stages"
+        for step, num_waiting in zip(self.route, waiting):
+            if self._is_behind(step, num_waiting):
+                return "generators" if step.makes else "stages"
         return "limits" if self._is_enough(submitted) else None
 
-    def count_wait(self, reason: str | None, pool: Pool | None) -> None:
-        """Note why the engines of a pool that want lots get none, since the last call."""
+    def count_wait(self, reason: str | None, pools: Sequence[Pool]) -> None:
+        """Note why the engines of the generators' pools that want lots get none, since the last call."""
         now = time.monotonic()
-        if pool:
-            seconds = (now - self._counted) / max(1, pool.num_open)
+        seconds = (now - self._counted) / max(1, sum(pool.num_open for pool in pools))
+        for pool in pools:
             if reason:
                 self.waits_s[reason] += seconds * pool.feeder.num_hungry
             if pool.feeder.num_bounded:

@@ -12,6 +12,7 @@ from gristmill.cluster.pools.pool import Pool
 from gristmill.records.output.shards import Encoded
 from gristmill.stages.admission.contract import LotVerdicts
 
+MAKING = "making"
 READY_PHASES = frozenset({"ready", "finishing", "finished", "committing"})  # processed; only its turn is outstanding
 
 
@@ -23,16 +24,25 @@ class Step:
     pool: Pool | None = None
     segment: int = 0
 
+    @property
+    def makes(self) -> bool:
+        """Whether it is the step of a generator's pool."""
+        return self.name == MAKING and self.pool is not None
 
-def route(pipeline: LotPipeline, pools: Sequence[Pool], generator_pool: Pool | None) -> list[Step]:
-    """The steps from asks to the claim. The last step is always a segment, which makes the result for the claim."""
+
+def route(pipeline: LotPipeline, pools: Sequence[Pool], num_generators: int) -> list[Step]:
+    """The steps from asks to the claim: first the generators' pools, which are the first of `pools`.
+
+    A lot passes the generators' pools in a ring, from any of them on. The last step is always a segment, which makes
+    the result for the claim.
+    """
     by_name = {pool.name: pool for pool in pools}
-    steps = [Step("making", generator_pool)] if generator_pool else []
+    steps = [Step(MAKING, pool) for pool in pools[:num_generators]]
     segments = pipeline.segments
     names = [stage.name for stage in pipeline.stages if stage.name in pipeline.pooled]
     for number, stages in enumerate(segments):
         is_last = number == len(segments) - 1
-        if stages or is_last or (number == 0 and not generator_pool):
+        if stages or is_last or (number == 0 and pipeline.generator is not None):
             steps.append(Step("processing", None, number))
         if not is_last:
             steps.append(Step(names[number], by_name[names[number]]))
@@ -46,6 +56,7 @@ class InFlightLot:
     number: int
     num_rows: int
     step: int = 0
+    first: int = 0  # its first step
     phase: str = "waiting"
     tries: int = 0  # workers lost under it
     suspicion: int = 0  # engines lost under it that its asks may have killed
@@ -78,9 +89,17 @@ class InFlightLot:
         before = self.ref, self.output_ref
         (self.ref, self.output_ref), self.twin = self.twin, before
 
+    def advance(self, steps: Sequence[Step]) -> None:
+        """Go on to the next step: the next generator's pool until every one had the lot, then the rest of the route."""
+        num_generators = sum(step.makes for step in steps)
+        self.step += 1
+        if self.step <= num_generators:
+            self.step %= num_generators
+            self.step = num_generators if self.step == self.first else self.step
+
     def begin_again(self) -> None:
         """Go back to the asks, which have the same ids and seeds."""
-        self.step, self.phase, self.suspicion = 0, "waiting", 0
+        self.step, self.phase, self.suspicion = self.first, "waiting", 0
         self.input_ref = self.asks_ref
         self.ref = self.twin = self.output_ref = self.member = self.quarantine = self.result = self.verdicts = (
             self.encoded

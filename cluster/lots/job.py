@@ -10,7 +10,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any
 
-from gristmill.cluster.budget import Budget
+from gristmill.cluster.budget import Budget, Spending
 from gristmill.cluster.lots.in_flight import READY_PHASES, InFlightLot, Step
 from gristmill.cluster.lots.work import LotPipeline
 from gristmill.cluster.pools.feed import Occupancy
@@ -42,7 +42,7 @@ class Job:
     spec: ClusterSpec
     limits: Limits
     seat: Seat  # its place on the cluster
-    pooled: Generator | None = None  # the generator, if it needs a pool
+    pooled: Mapping[str, Generator] = field(default_factory=dict)  # the generators that need pools, by pool name
     totals: Summary = field(default_factory=Summary)  # of the lots that earlier starts committed
     device_s: float = 0.0  # device-seconds of earlier starts
     cost: float = 0.0  # of earlier starts, in cluster.currency
@@ -72,11 +72,9 @@ class Job:
 
 
 def build_pools(job: Job, events: Events) -> list[Pool]:
-    """The generator's pool, if it needs one, then a pool for every pooled stage. What they report goes to `events`."""
+    """The pools of generators, then a pool for every pooled stage. What they report goes to `events`."""
     spec, workers = job.spec, [StageWorker(s) for s in job.pipeline.stages if s.name in job.pipeline.pooled]
-    pools = []
-    if job.pooled:
-        pools.append(_pool(job, events, "generator", job.pooled, spec.generator_pool))
+    pools = [_pool(job, events, name, worker, spec.generator_pool(name)) for name, worker in job.pooled.items()]
     return pools + [_pool(job, events, worker.name, worker, spec.pool(worker.name)) for worker in workers]
 
 
@@ -110,6 +108,7 @@ class Progress:
     waits_s: dict[str, float] = field(default_factory=dict)  # in which engines wanted lots, by what held the lots back
     window_share: float = 0.0  # of the memory for uncommitted rows
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the engines, by pool
+    spending: dict[str, Spending] = field(default_factory=dict)  # of this start, by pool
 
     @property
     def num_retries(self) -> int:
@@ -135,10 +134,10 @@ def measure_progress(
     for (phase, step), number in Counter(map(attrgetter("phase", "step"), lots)).items():
         in_flight[steps[step].name if phase == "running" else phase] += number
     oldest = min((lot.times["processed"] for lot in lots if lot.phase in READY_PHASES), default=now)
-    produced, tokens_per_s, share = (0, 0), 0.0, None
-    if job.pooled:
-        produced, tokens_per_s, num_open = pools[0].progress, pools[0].token_rate.per_s, pools[0].num_open
-        share = tokens_per_s / (job.spec.tokens_per_s * num_open) if job.spec.tokens_per_s and num_open else None
+    makers = pools[: len(job.pooled)]
+    produced = sum(pool.progress[0] for pool in makers), sum(pool.progress[1] for pool in makers)
+    tokens_per_s, num_open = sum(pool.token_rate.per_s for pool in makers), sum(pool.num_open for pool in makers)
+    share = tokens_per_s / (job.spec.tokens_per_s * num_open) if job.spec.tokens_per_s and num_open else None
     return Progress(
         totals,
         dict(in_flight),
@@ -160,4 +159,5 @@ def measure_progress(
         dict(waits_s),
         window_share,
         {pool.name: pool.facts for pool in pools if pool.facts},
+        {pool.name: Spending.of(pool) for pool in pools},
     )

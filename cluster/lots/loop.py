@@ -47,10 +47,10 @@ class LotLoop:
         self.busy_s: Counter[str] = Counter()  # seconds of CPU workers by stage
         self._events: Events = queue.SimpleQueue()
         self.pools = build_pools(job, self._events)
-        self.generator_pool = self.pools[0] if job.pooled else None
-        self.route = route(job.pipeline, self.pools, self.generator_pool)
-        spent = job.device_s, job.cost, job.paid
-        self.budget = Budget(job.limits, self.pools, *spent, lambda: self.totals.paid, job.paid_per_ask)
+        self.generator_pools = self.pools[: len(job.pooled)]
+        self.route = route(job.pipeline, self.pools, len(job.pooled))
+        spent = job.device_s, job.cost, job.paid, lambda: self.totals.paid
+        self.budget = Budget(job.limits, self.pools, *spent, job.paid_per_ask, len(job.pooled))
         self.committer = Committer(job.store, job.leftovers, job.check, job.keeps_answers)
         self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec)
         self.stand = Stand(job, self.pools)
@@ -84,7 +84,7 @@ class LotLoop:
                 pool.start()  # engines load while the index is filled and stages are opened
             if self.pools:  # an error of this task recurs in the first lot, with a name
                 self._warm = warm_task.options(**self.stand.options).remote([self._pipeline_ref])
-            self.sequencer.start(self.totals, lambda: self.stopping)
+            self.sequencer.start(self.totals, lambda: self.stopping, self.job.limits.exact_rows)
             return self._loop()
         finally:
             self._committed(self.committer.stop())
@@ -144,15 +144,19 @@ class LotLoop:
         for lot in self._waiting.pop_while(self.route, self._has_room):
             self._start(lot)
         closed = None
-        while self._has_room(self.route[0]) and closed is None:
+        while closed is None and (first := self._first_step()) is not None:
             closed = self.flow.closed(self._next, self.totals.num_lots, self._submitted, self._waiting.counts)
             if closed is None:
-                self._start(self._new_lot())
-        self.flow.count_wait(closed, self.generator_pool)
+                self._start(self._new_lot(first))
+        self.flow.count_wait(closed, self.generator_pools)
 
-    def _new_lot(self) -> InFlightLot:
+    def _first_step(self) -> int | None:
+        """The step at which a new lot begins: any generator's pool with room, so that none waits for another."""
+        return next((at for at in range(max(1, len(self.generator_pools))) if self._has_room(self.route[at])), None)
+
+    def _new_lot(self, first: int) -> InFlightLot:
         start, stop = self.job.plan.span(self._next)
-        lot = self._in_flight[self._next] = InFlightLot(self._next, stop - start)
+        lot = self._in_flight[self._next] = InFlightLot(self._next, stop - start, first, first)
         self.flow.begin(lot)
         self.budget.num_begun += lot.num_rows
         self._next += 1
@@ -182,7 +186,7 @@ class LotLoop:
         assert step.pool
         start, stop = quarantine.span if quarantine else (0, lot.num_rows)
         lot.output_ref, ref = step.pool.submit(member, lot.number, lot.input_ref, start, stop)
-        if step.pool is self.generator_pool:
+        if step.makes:
             lot.replica, lot.node = member.number, member.node
         self._watch(lot, ref)
         return True
@@ -238,9 +242,9 @@ class LotLoop:
             lot.result = value
             self.busy_s.update(value.busy_s)
         self.flow.size(lot, value if step.pool else value.nbytes)
-        lot.mark("made" if step.pool is self.generator_pool and step.pool else "processed")
+        lot.mark("made" if step.makes else "processed")
         lot.input_ref, lot.quarantine, lot.suspicion = lot.output_ref, None, 0
-        lot.step += 1
+        lot.advance(self.route)
         if lot.step < len(self.route):
             self._waiting.add(lot)
         else:
@@ -285,6 +289,7 @@ class LotLoop:
             self.committer.submit(lot.encoded)
             self._submitted.add(lot.encoded.summary)
             self.flow.judged(lot)
+            self.budget.num_judged += lot.num_rows
             self._in_commit[lot.number] = self._in_flight.pop(lot.number)
             self._to_commit += 1
 

@@ -14,16 +14,15 @@ import pyarrow as pa
 import ray
 
 from gristmill.cluster.inputs import open_unchanged
+from gristmill.cluster.lots.verdicts import mark_verdicts
 from gristmill.generators.contract import Generator
-from gristmill.records.ids import row_id
 from gristmill.records.lots import Plan, SourceLot, ask_batch
 from gristmill.records.output import shards
 from gristmill.records.output.shards import Encoded, OutputSpec
-from gristmill.records.schema import ASK, REJECT, set_column
+from gristmill.records.schema import ASK, REJECT
 from gristmill.stages.admission.contract import Admission, LotVerdicts, tally
 from gristmill.stages.contract import Stage
-from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN
-from gristmill.stages.dedup.contract import DUPLICATE, PROBABLE, Duplicates
+from gristmill.stages.dedup.contract import Duplicates
 
 
 @dataclass
@@ -150,36 +149,13 @@ def process(
 
 
 def finish(pipeline: LotPipeline, batch: pa.RecordBatch, lot: int, verdicts: LotVerdicts | None) -> Encoded:
-    """Mark duplicates and rows that admission refused, and split the lot into its shards."""
+    """Mark duplicates and rows that admission or an exact limit refused, and split the lot into its shards."""
+    closed_at = None
     if verdicts is not None:
-        batch = _mark_refused(_mark_duplicates(pipeline, batch, verdicts.owners), verdicts)
-    return shards.encode(batch, pipeline.schema, lot, pipeline.output, tally(pipeline.admissions, batch))
-
-
-def _mark_duplicates(pipeline: LotPipeline, batch: pa.RecordBatch, owners: np.ndarray) -> pa.RecordBatch:
-    """`owners[i]` is the ask number of the kept row, UNKNOWN if the index cannot name it, NOBODY for none."""
-    if pipeline.dedup is not None and (owners != NOBODY).any():
-        plan = pipeline.plan
-        reject = batch.column(REJECT.name).to_pylist()
-        kept = batch.column("duplicate_of").to_pylist()
-        for row in np.flatnonzero(owners != NOBODY).tolist():
-            reject[row] = f"{pipeline.dedup.name}:{PROBABLE if owners[row] == UNKNOWN else DUPLICATE}"
-            if owners[row] != UNKNOWN:
-                kept[row] = row_id(plan.fingerprint, plan.generation, *divmod(int(owners[row]), plan.lot_size))
-        batch = set_column(batch, batch.schema.field("duplicate_of"), pa.array(kept, pa.string()))
-        batch = set_column(batch, REJECT, pa.array(reject, pa.string()))
-    return batch
-
-
-def _mark_refused(batch: pa.RecordBatch, verdicts: LotVerdicts) -> pa.RecordBatch:
-    """Add the evidence and the reasons of the admission stages."""
-    for name, values in verdicts.evidence.items():
-        field = batch.schema.field(name)
-        batch = set_column(batch, field, pa.array(values, field.type))
-    if any(verdicts.reasons):
-        reject = [new or old for new, old in zip(verdicts.reasons, batch.column(REJECT.name).to_pylist())]
-        batch = set_column(batch, REJECT, pa.array(reject, pa.string()))
-    return batch
+        batch = mark_verdicts(pipeline.plan, pipeline.dedup, batch, verdicts)
+        closed_at = verdicts.closed_at
+    labels, has_several = tally(pipeline.admissions, batch), pipeline.plan.division is not None
+    return shards.encode(batch, pipeline.schema, lot, pipeline.output, labels, closed_at, has_several)
 
 
 # The lot loop bounds, counts and reports retries, so Ray's retries are off.

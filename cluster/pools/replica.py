@@ -162,7 +162,7 @@ def secrets_of(needs: Needs) -> dict[str, str]:
     They travel with the call that opens the engine. Ray lists the environment of a job or an actor on its dashboard and
     in its logs, but not the arguments of calls.
     """
-    return {name: os.environ[name] for name in needs.secrets if name in os.environ}
+    return {name: os.environ[name] for name in needs.variables if name in os.environ}
 
 
 def placement_options(needs: Needs) -> tuple[dict[str, Any], PlacementGroup | None]:

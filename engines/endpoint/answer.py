@@ -1,12 +1,13 @@
 """Reads the JSON of an answer. Whatever is missing or misshapen in it is a fault, and the call is sent again."""
 
-import math
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from gristmill.engines.contract import Logprobs, Reply, ToolCall
 from gristmill.engines.endpoint.faults import Fault, message_of, response_fault
 from gristmill.engines.endpoint.settings import EndpointSettings
+from gristmill.engines.logprobs import logprobs_of
 
 CHARS_PER_TOKEN = 4  # of English text, where a server states no usage
 
@@ -28,7 +29,7 @@ def read_answer(data: Any, spec: EndpointSettings, prompt_chars: int, wants_logp
         reasoning = content.get("reasoning_content") or content.get("reasoning")
         refusal = content.get("refusal")
         logprobs = choice.get("logprobs") if wants_logprobs else None
-        measures = read_logprobs(logprobs, spec.chat) if logprobs else None
+        places = read_logprobs(logprobs, spec.chat) if logprobs else None
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise Fault("broken", "malformed answer", f"{type(error).__name__}: {message_of(data)}") from None
     if not isinstance(text, str | None) or not isinstance(reasoning, str | None) or not isinstance(finish, str):
@@ -48,7 +49,7 @@ def read_answer(data: Any, spec: EndpointSettings, prompt_chars: int, wants_logp
         reasoning,
         tokens_reasoning,
         calls,
-        measures,
+        answer_logprobs(places, tokens_out - tokens_reasoning if reasoning else len(places[0])) if places else None,
         tokens_cached,
         spec.cost(tokens_in, tokens_cached, tokens_out),
     )
@@ -77,25 +78,20 @@ def _count(counts: Any, name: str, default: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
 
 
-def read_logprobs(logprobs: Mapping[str, Any], is_chat: bool) -> Logprobs | None:
-    """Mean and least logprob of the tokens, and the mean entropy of their candidates; None without tokens."""
+def read_logprobs(logprobs: Mapping[str, Any], is_chat: bool) -> tuple[list[float], list[list[float]]]:
+    """The logprobs of the tokens, and those of the candidates at the place of each."""
     if is_chat:
         tokens = logprobs.get("content") or []
         chosen = [float(token["logprob"]) for token in tokens]
-        candidates = [[float(c["logprob"]) for c in token.get("top_logprobs") or ()] for token in tokens]
-    else:
-        chosen = [float(value) for value in logprobs.get("token_logprobs") or () if value is not None]
-        candidates = [[float(v) for v in (top or {}).values()] for top in logprobs.get("top_logprobs") or ()]
-    if not chosen:
+        return chosen, [[float(c["logprob"]) for c in token.get("top_logprobs") or ()] for token in tokens]
+    pairs = zip(logprobs.get("token_logprobs") or (), logprobs.get("top_logprobs") or itertools.repeat(None))
+    places = [(float(value), [float(v) for v in (top or {}).values()]) for value, top in pairs if value is not None]
+    return [chosen for chosen, _ in places], [top for _, top in places]
+
+
+def answer_logprobs(places: tuple[list[float], list[list[float]]], num_answer: int) -> Logprobs | None:
+    """The logprobs of the answer, the last `num_answer` tokens: some servers state those of the reasoning too."""
+    tokens, candidates = places[0][-num_answer:], places[1][-num_answer:]
+    if not num_answer:
         return None
-    entropies = [entropy(values) for values in candidates if values]
-    return Logprobs(sum(chosen) / len(chosen), min(chosen), sum(entropies) / len(entropies) if entropies else 0.0)
-
-
-def entropy(logprobs: Sequence[float]) -> float:
-    """The entropy in nats of candidates with these logprobs, as shares of their sum."""
-    weights = [math.exp(value) for value in logprobs]
-    total = sum(weights)
-    if total <= 0:
-        return 0.0
-    return -sum(w / total * math.log(w / total) for w in weights if w > 0)
+    return logprobs_of(tokens, [place for place in candidates if place])

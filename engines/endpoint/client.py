@@ -1,7 +1,8 @@
 """The clients of the `openai` package, and what their errors mean."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from gristmill.engines.endpoint.faults import Fault, clean_line, response_fault
@@ -9,6 +10,7 @@ from gristmill.engines.endpoint.settings import EndpointSettings
 from gristmill.records.errors import UserError
 from gristmill.records.masking.masks import remember
 
+AMBIENT_HEADERS = "OPENAI_CUSTOM_HEADERS"
 SPARE = 16  # connections beyond those of the calls at once, for files and batches
 CONNECT_S = 10.0  # to connect; a host that drops packets answers nothing at all
 
@@ -16,9 +18,9 @@ CONNECT_S = 10.0  # to connect; a host that drops packets answers nothing at all
 def secrets_in_environment(spec: EndpointSettings) -> dict[str, str]:
     """The values of its variables in this process, by name. Raises UserError for one that is not set."""
     for name in spec.variables:
-        if not os.environ.get(name):
+        if not os.environ.get(name, "").strip():
             raise UserError(f"{spec.words}: the environment variable {name} is not set; set it where the run starts")
-    secrets = {name: os.environ[name] for name in spec.variables}
+    secrets = {name: os.environ[name].strip() for name in spec.variables}
     for secret in secrets.values():
         remember(secret, "api_key")  # so that no message shows it
     return secrets
@@ -37,6 +39,7 @@ def options_of(spec: EndpointSettings, secrets: Mapping[str, str]) -> dict[str, 
         "api_key": secrets[spec.api_key_env] if spec.api_key_env else "none",
         "organization": "",
         "project": "",
+        "admin_api_key": "",
         "default_headers": {header: secrets[name] for header, name in spec.headers_env.items()},
         "max_retries": 0,
         "timeout": Timeout(spec.timeout_s, connect=CONNECT_S),
@@ -51,7 +54,26 @@ def async_client(spec: EndpointSettings, secrets: Mapping[str, str]) -> Any:
 
     most = spec.most_in_flight + SPARE  # the default keeps 100 connections and opens the others anew for each call
     pool = DefaultAioHttpClient(limits=Limits(max_connections=most, max_keepalive_connections=most))
-    return AsyncOpenAI(**options_of(spec, secrets), http_client=pool)
+    with no_ambient_headers():
+        return AsyncOpenAI(**options_of(spec, secrets), http_client=pool)
+
+
+def blocking_client(spec: EndpointSettings, secrets: Mapping[str, str]) -> Any:
+    from openai import OpenAI
+
+    with no_ambient_headers():
+        return OpenAI(**options_of(spec, secrets))
+
+
+@contextmanager
+def no_ambient_headers() -> Iterator[None]:
+    """The package finds no headers in the environment during the block: they are for another server."""
+    headers = os.environ.pop(AMBIENT_HEADERS, None)
+    try:
+        yield
+    finally:
+        if headers is not None:
+            os.environ[AMBIENT_HEADERS] = headers
 
 
 def fault_of(error: BaseException, parameters: tuple[str, ...] = ()) -> Fault:

@@ -1,18 +1,19 @@
 """How many calls a server takes at once: as many as make it faster, found by trying.
 
-Additive increase, multiplicative decrease (Chiu and Jain 1989), as TCP does it: the number is doubled while that helps
-and then grows by steps; an error that means overload cuts it. Latency counts by Little's law: if more calls at once do
-not bring more tokens a second, each only takes longer, and the number goes back.
+Increase by steps, multiplicative decrease (Chiu and Jain 1989), as TCP does it: the number is doubled while that helps
+and then changes by steps; an error that means overload cuts it. Latency counts by Little's law: if more calls at once
+do not bring more tokens a second, each only takes longer, and the number stays or goes down.
 """
 
 START = 64  # calls at once before anything is known of the server
 CUT = 0.7  # of the number, after an overload
-STEP = 8  # an increase is an eighth
+STEP, LARGEST_STEP = 1 / 8, 1 / 2  # of the number; a step is twice the last one while steps in its direction help
+FIRST_STEP = 1 / 4  # after the doubling
 LEAST_CALLS = 8  # that are measured before the number changes
-MIN_GAIN = 1.02  # of the rate, for a step to be kept
+MIN_GAIN = 1.05  # of the rate, for a step to be kept
 MIN_DOUBLE_GAIN = 1.1  # of the rate, for a doubling to be kept
-REST = 8  # measurements at the best number between two tries of another one
-WEIGHT = 0.3  # of the last measurement at the best number
+PAIRS = 3  # measurements at each of two numbers, in turns, before one is preferred: other loads come and go
+REST = 24  # measurements at a number that is better than those around it, before these are tried again
 FULL = 0.9  # share of the number that must be in flight for a measurement to count
 
 
@@ -23,10 +24,17 @@ class Concurrency:
         self.most, self.adapts = most, adapts
         self.limit = min(most, START) if adapts else most
         self.epoch = 0  # of cuts: an overload counts only for calls that started since the last one
+        self._number = self.limit  # the best so far
+        self._doubled_from: float | None = None  # the rate before the last doubling
         self._doubles = True
-        self._best: tuple[int, float] | None = None  # (number, tokens a second)
-        self._num_rests, self._goes_down = 0, False
+        self._settle()
         self._begin_window()
+
+    def _settle(self) -> None:
+        """Take the best number; the next measurement decides what to try."""
+        self._direction, self._step, self._num_refused = 1, STEP, 0
+        self._rates: dict[int, list[float]] = {}  # by number, of a trial
+        self._num_rests = 0
 
     def _begin_window(self) -> None:
         """Measure anew, after the calls that are in flight: they started under another number."""
@@ -38,8 +46,9 @@ class Concurrency:
         if epoch != self.epoch or not self.adapts:
             return
         self.epoch += 1
-        self.limit = max(1, int(min(self.limit, num_in_flight) * CUT))
-        self._doubles, self._best, self._num_rests = False, None, 0
+        self.limit = self._number = max(1, int(min(self.limit, num_in_flight) * CUT))
+        self._doubles = False
+        self._settle()
         self._begin_window()
 
     def answer(self, amount: float, num_in_flight: int, now: float) -> None:
@@ -56,33 +65,46 @@ class Concurrency:
         if self._num_calls >= max(self.limit, LEAST_CALLS):
             if self._num_full > self._num_calls / 2 and now > self._since:
                 self._judge(self._amount / (now - self._since))
-            else:
-                self._begin_window()
+            self._begin_window()
 
     def _judge(self, rate: float) -> None:
         """Set the number after a measurement of its rate, in tokens a second."""
-        before = self.limit
-        if self._best is None:
-            self._best = before, rate
-        number, best = self._best
-        if before == number:
-            self._best = number, best + WEIGHT * (rate - best)
-            self._num_rests -= 1
-            if self._num_rests <= 0:
-                self._try_another()
-        elif rate >= best * (MIN_DOUBLE_GAIN if self._doubles else MIN_GAIN):
-            self._best, self._num_rests = (before, rate), 0
-            self._try_another()
-        else:
-            self._doubles, self._num_rests = False, REST
-            self._goes_down = before > number
-            self.limit = number
-        self._begin_window()
-
-    def _try_another(self) -> None:
         if self._doubles:
-            self.limit = min(self.most, 2 * self.limit)
-        elif self._goes_down and self.limit > 1:
-            self.limit -= max(1, self.limit // STEP)
+            self._double(rate)
+        elif self._num_rests > 0:
+            self._num_rests -= 1
         else:
-            self.limit = min(self.most, self.limit + max(1, self.limit // STEP))
+            self._compare(rate)
+
+    def _double(self, rate: float) -> None:
+        if self._doubled_from is not None and rate < self._doubled_from * MIN_DOUBLE_GAIN:
+            # The rates before may have been chance as well: see first whether fewer calls do better.
+            self._doubles, self.limit, self._direction, self._step = False, self._number, -1, FIRST_STEP
+            return
+        self._number, self._doubled_from = self.limit, rate
+        self.limit = min(self.most, 2 * self.limit)
+        self._doubles = self.limit > self._number
+
+    def _compare(self, rate: float) -> None:
+        """Measure the best number and another in turns, then take the better one."""
+        self._rates.setdefault(self.limit, []).append(rate)
+        other = self._other
+        if len(self._rates.get(other, ())) < PAIRS or len(self._rates.get(self._number, ())) < PAIRS:
+            self.limit = other if self.limit == self._number else self._number
+            return
+        is_better = sum(self._rates[other]) >= MIN_GAIN * sum(self._rates[self._number])
+        self._rates = {}
+        if is_better and other != self._number:
+            self._number, self._step, self._num_refused = other, min(LARGEST_STEP, 2 * self._step), 0
+        else:
+            self._direction, self._step = -self._direction, STEP
+            self._num_refused += 1
+            if self._num_refused >= 2:  # both directions
+                self._num_refused, self._num_rests = 0, REST
+        self.limit = self._number
+
+    @property
+    def _other(self) -> int:
+        """The number that is tried beside the best one."""
+        change = self._direction * max(1, int(self._number * self._step))
+        return max(1, min(self.most, self._number + change))

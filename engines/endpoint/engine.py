@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, Messages, Reply
@@ -46,7 +47,9 @@ class EndpointEngine:
         )
         self.writer = RequestWriter(spec)
         self.served: dict[str, Any] = {}  # what the preflight has seen
+        self._connect: Callable[[], Any] | None = None  # makes a client; None: not open
         self._client: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # to which the connections of the client belong
         self._batches: BatchSender | None = None
         self._repeats = Repeats()
         self._random = random.Random()  # of waiting times only
@@ -58,9 +61,7 @@ class EndpointEngine:
         """Ask the endpoint for its models and for one token. Raises UserError when it would refuse every call."""
         secrets = secrets_in_environment(self.spec)
         self.served = check_endpoint(self.spec, self.writer, sampling, form, secrets)
-        self._client = async_client(self.spec, secrets)
-        if self.spec.batch_api:
-            self._batches = BatchSender(self.spec, self._client, self.writer.path)
+        self._connect = partial(async_client, self.spec, secrets)
 
     @property
     def num_slots(self) -> int:
@@ -83,8 +84,7 @@ class EndpointEngine:
         self, prompt: Messages, sampling: Mapping[str, Any], seed: int, form: AnswerForm = FREE_TEXT
     ) -> Reply:
         """A completion. Raises AskRefused when this ask cannot be served, EndpointDown when none can."""
-        if self._client is None:
-            raise EngineDead("chat before open")
+        self._on_this_loop()
         if is_users(prompt):
             raise AskRefused("engine_refused", NO_USER_TURN)
         chars = num_chars(prompt)
@@ -95,6 +95,15 @@ class EndpointEngine:
                 return await self._call(body, seed, chars, form)
             except Fault as fault:
                 await outage.wait(fault)
+
+    def _on_this_loop(self) -> None:
+        """Have a client for the running loop. Raises EngineDead when the engine is not open."""
+        if self._connect is None:
+            raise EngineDead("chat before open")
+        if self._loop is not asyncio.get_running_loop():
+            self._loop, self._client = asyncio.get_running_loop(), self._connect()
+            if self.spec.batch_api:
+                self._batches = BatchSender(self.spec, self._client, self.writer.path)
 
     async def _call(self, body: dict[str, Any], seed: int, chars: int, form: AnswerForm) -> Reply:
         """Send one request. Raises Fault."""
@@ -149,7 +158,7 @@ class EndpointEngine:
         return AskRefused("endpoint_failed", fault.words)
 
     def close(self) -> None:
-        client, self._client = self._client, None
+        client, self._client, self._connect = self._client, None, None
         if self._batches is not None:
             self._batches.close()
         if client is None:
@@ -179,7 +188,9 @@ class Outage:
                 raise AskRefused(fault.reason, fault.detail)
             self.num_tries += 1
             return
-        if fault.kind == "run":
+        # A model that was there is away while its server restarts behind a gateway.
+        is_away = fault.is_absence and engine._num_answers > 0
+        if fault.kind == "run" and not is_away:
             raise EndpointDown(f"{words}: {fault.words}")
         now = asyncio.get_running_loop().time()
         if not self._began_at:

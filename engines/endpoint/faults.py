@@ -40,6 +40,7 @@ class Rule:
         return not self.pattern or re.search(self.pattern, body, re.IGNORECASE) is not None
 
 
+NO_MODEL, NO_PATH = "it has no such model", "it has no such path"
 REFUSALS = frozenset({400, 403, 409, 413, 422})
 # The first that applies. The patterns are words of OpenAI, Azure, Anthropic, Google, OpenRouter, vLLM and SGLang.
 RULES = (
@@ -71,12 +72,12 @@ RULES = (
     Rule("run", "access is refused", frozenset({403})),
     Rule(
         "run",
-        "it has no such model",
+        NO_MODEL,
         frozenset({400, 404, 422}),
         r"model_not_found|(unknown|invalid|no such) model|model\W.{0,80}(not found|does not exist|not available)|"
         r"not a valid model",
     ),
-    Rule("run", "it has no such path", frozenset({404, 405, 410, 501})),
+    Rule("run", NO_PATH, frozenset({404, 405, 410, 501})),
     Rule("ask", "engine_refused", REFUSALS),
     Rule("busy", "too many calls", frozenset({408, 425, 429})),
     Rule("busy", "overloaded", frozenset({503, 529})),
@@ -103,9 +104,14 @@ class Fault(Exception):
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
     @property
+    def is_absence(self) -> bool:
+        """Whether the server lacks the model or the path."""
+        return self.reason in (NO_MODEL, NO_PATH)
+
+    @property
     def weight(self) -> int:
         """How much it counts against a call: a lost time-out costs more than an error."""
-        return 0 if self.kind == "busy" else 2 if self.reason == "time-out" else 1
+        return 0 if self.kind in ("busy", "run") else 2 if self.reason == "time-out" else 1
 
 
 def response_fault(status: int, body: Any, headers: Mapping[str, str], parameters: tuple[str, ...] = ()) -> Fault:

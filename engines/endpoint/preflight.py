@@ -7,8 +7,8 @@ from typing import Any
 
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, Reply
 from gristmill.engines.endpoint.answer import read_answer
-from gristmill.engines.endpoint.client import fault_of, options_of
-from gristmill.engines.endpoint.faults import EndpointDown, Fault
+from gristmill.engines.endpoint.client import blocking_client, fault_of
+from gristmill.engines.endpoint.faults import NO_PATH, EndpointDown, Fault
 from gristmill.engines.endpoint.request import RequestWriter
 from gristmill.engines.endpoint.settings import EndpointSettings
 from gristmill.engines.endpoint.structure import DIALECTS, PROBE_ANSWER, PROBE_PROMPT, PROBE_TOKENS, probe_form
@@ -28,9 +28,7 @@ def check_endpoint(
     secrets: Mapping[str, str],
 ) -> dict[str, Any]:
     """Facts of the endpoint. Teaches `writer` what its server lacks. Raises UserError if it would refuse every call."""
-    from openai import OpenAI
-
-    with OpenAI(**options_of(replace(spec, timeout_s=min(spec.timeout_s, TIMEOUT_S)), secrets)) as client:
+    with blocking_client(replace(spec, timeout_s=min(spec.timeout_s, TIMEOUT_S)), secrets) as client:
         return Preflight(spec, writer, client).facts(sampling, form)
 
 
@@ -73,7 +71,7 @@ class Preflight:
         try:
             self._request(lambda: self.client.get("/batches", cast_to=object))
         except Fault as fault:
-            if fault.reason == "it has no such path":
+            if fault.reason == NO_PATH:
                 raise UserError(f"{self.spec.words} has no Batch API: leave batch_api out") from None
             raise self._down(fault) from None
 

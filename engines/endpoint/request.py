@@ -4,13 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gristmill.engines.contract import AnswerForm, Messages
+from gristmill.engines.contract import NUM_CANDIDATES, AnswerForm, Messages
 from gristmill.engines.endpoint.settings import EndpointSettings
 from gristmill.engines.endpoint.structure import DIALECTS, Dialect, response_format
 
 CHAT_PATH, TEXT_PATH = "/chat/completions", "/completions"
 # Parameters of OpenAI. Others, such as top_k, are of vLLM, SGLang and their like; all are fields of one JSON object.
-NUM_CANDIDATES = 20  # the most that OpenAI gives: the most probable tokens at each place, for the entropy
 
 
 class RequestWriter:

@@ -25,7 +25,7 @@ class EndpointSpec(EndpointSettings):
 
     @property
     def needs(self) -> Needs:
-        return Needs(self.num_cpus, secrets=self.variables, is_remote=True)
+        return Needs(self.num_cpus, variables=self.variables, is_remote=True)
 
     @property
     def is_repeatable(self) -> bool:

@@ -5,14 +5,18 @@ verdict can be seen without an engine.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Messages, Reply
-from gristmill.generators.canned.values import text_of
-from gristmill.generators.canned.words import bank
+from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Logprobs, Messages, Reply, ToolCall
+from gristmill.engines.errors import AskRefused
+from gristmill.engines.served import FormSpec
+from gristmill.engines.tool_calls import CLOSE, OPEN, hermes_calls
+from gristmill.generators.canned.values import text_of, value_of
+from gristmill.generators.canned.words import Bank, bank
 from gristmill.generators.contract import Needs
 from gristmill.generators.text.contract import Method, mix
 from gristmill.generators.text.generator import TextGenerator
@@ -20,17 +24,20 @@ from gristmill.records.errors import UserError
 from gristmill.records.spec import literals, placement
 from gristmill.stages.decontaminate.benchmarks import Benchmark, digest, load
 
+EXAMPLES = 1  # revision of the methods' example replies
 NUM_BASES = 64  # base texts that near-duplicates are made from
 UNIT = 1 << 63  # draws of `mix` lie below it
-KIND, BASE, CHANGE, QUOTE, GARBAGE, ANSWER = range(101, 107)  # salts of the draws
+KIND, BASE, CHANGE, QUOTE, GARBAGE, ANSWER, THOUGHT = range(101, 108)  # salts of the draws
 
 
 @dataclass(frozen=True)
 class CannedAnswer:
     """The answer to a prompt that contains `when`: an entry of `say`, drawn by the seed of the call."""
 
-    when: str  # text that the prompt contains
-    say: tuple[str, ...]  # answers to draw from
+    when: str  # text that the prompt contains; of messages, any of them
+    # answers to draw from; to a model that may call tools, <tool_call>{"name": ..., "arguments": {...}}</tool_call>
+    # in an answer is a call
+    say: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not self.say:
@@ -38,10 +45,11 @@ class CannedAnswer:
 
 
 @dataclass(frozen=True)
-class CannedSpec:
+class CannedSpec(FormSpec):
     """Settings of `canned`. Shares are of all rows and add up to at most 1; the rest are good rows.
 
-    Where structured output is requested and no entry of `answers` applies, the answer is a value that fits the schema.
+    Where structured output is requested and no entry of `answers` applies, the answer is a value that fits the schema,
+    or one of the choices. A regular expression or a grammar needs an entry of `answers` for every prompt.
     """
 
     num_words: int = 350  # words of a text, about
@@ -63,6 +71,12 @@ class CannedSpec:
             raise ValueError("num_words must be at least 1")
         if min(self.seconds_per_ask, self.num_cpus, self.num_gpus) < 0:
             raise ValueError("seconds_per_ask, num_cpus and num_gpus must not be negative")
+        form = self.form
+        if (form.regex or form.grammar) and all(answer.when for answer in self.answers):
+            name = "regex" if form.regex else "grammar"
+            raise ValueError(
+                f'{name} needs a model, or answers = [{{ when = "", say = [...] }}] with texts that match it'
+            )
 
 
 class CannedEngine:
@@ -70,8 +84,9 @@ class CannedEngine:
 
     num_slots = 1  # it answers one prompt after another
 
-    def __init__(self, spec: CannedSpec, quotes: list[str]) -> None:
-        self.spec = spec
+    def __init__(self, spec: CannedSpec, quotes: list[str], method: Method | None = None) -> None:
+        """`method`: gives replies of its own form, where text alone will not do."""
+        self.spec, self.method = spec, method
         self.synchronous = not (spec.pooled and spec.seconds_per_ask)
         self._free_at = 0.0  # time at which all calls so far are answered
         self.quotes = quotes
@@ -90,12 +105,19 @@ class CannedEngine:
         await self.wait(question)
         finish, draw = "stop", mix(seed, KIND)
         fixed = next((a for a in self.spec.answers if a.when in question), None)
+        is_good = draw >= self.edges[2] and not (form.is_structured or form.tools)
         if fixed:
             text = fixed.say[mix(seed, ANSWER) % len(fixed.say)]
+        elif is_good and self.method and (example := self.method.example_reply(question, seed)):
+            text = example
         elif form.json_schema:
             text = text_of(form.json_schema, seed, self.bank)
         elif form.choice:
             text = form.choice[mix(seed, ANSWER) % len(form.choice)]
+        elif form.tools and is_opening(prompt):
+            text = call_text(form.tools[mix(seed, ANSWER) % len(form.tools)], seed, self.bank)
+        elif form.is_structured:  # of a call of the method
+            raise AskRefused("no_canned_answer")
         elif draw < self.edges[0]:
             text = self._near_duplicate(seed)
         elif draw < self.edges[1]:
@@ -108,7 +130,26 @@ class CannedEngine:
                 text = "# " + " ".join(["lorem"] * (20 + mix(seed, GARBAGE) % 20)) + " ..."
         else:
             text = self.bank.text(seed, self.spec.num_words)
-        return Reply(text, finish, self.count_tokens(question), self.count_tokens(text))
+        calls: tuple[ToolCall, ...] = ()
+        num_tokens = self.count_tokens(text)
+        if form.tools:
+            text, calls = hermes_calls(text)
+            finish = "tool_calls" if calls and finish == "stop" else finish
+        reply = Reply(text, finish, self.count_tokens(question), num_tokens, tool_calls=calls)
+        return self._with_parts(reply, seed, form)
+
+    def _with_parts(self, reply: Reply, seed: int, form: AnswerForm) -> Reply:
+        """`reply` with the parts that are requested. Half of the answers that are cut off end in their reasoning."""
+        if form.reasoning:
+            thought = self.bank.text(mix(seed, THOUGHT), 1 + self.spec.num_words // 4)
+            num = self.count_tokens(thought)
+            is_unfinished = reply.finish == "length" and bool(mix(seed, KIND) & 2)
+            text, tokens_out = ("", num) if is_unfinished else (reply.text, num + reply.tokens_out)
+            reply = replace(reply, text=text, tokens_out=tokens_out, reasoning=thought, tokens_reasoning=num)
+        if form.logprobs:
+            doubt = mix(seed, THOUGHT) / UNIT
+            reply = replace(reply, logprobs=Logprobs(-doubt, -1.0 - 8.0 * doubt, doubt))
+        return reply
 
     def count_tokens(self, text: str) -> int:
         return 1 + text.count(" ") * 4 // 3
@@ -132,6 +173,18 @@ class CannedEngine:
         return f"{text[:at]} {self.bank.word(mix(seed, CHANGE))}{text[end:]}"
 
 
+def is_opening(prompt: Messages) -> bool:
+    """Whether the model speaks first after the user: no tool has answered yet."""
+    return isinstance(prompt, str) or prompt[-1].get("role") != "tool"
+
+
+def call_text(tool: Mapping[str, Any], seed: int, bank: Bank) -> str:
+    """A call of a tool with drawn arguments, as a model of the Hermes family writes it."""
+    function = tool["function"]
+    call = {"name": function["name"], "arguments": value_of(function["parameters"], seed, bank)}
+    return f"{OPEN}{json.dumps(call, ensure_ascii=False)}{CLOSE}"
+
+
 class Canned(TextGenerator):
     """A text method with a `CannedEngine`."""
 
@@ -142,6 +195,7 @@ class Canned(TextGenerator):
 
     def __init__(self, spec: CannedSpec, method: Method) -> None:
         super().__init__(spec, method)
+        self.form = spec.form
 
     @property
     def model(self) -> str | None:
@@ -153,7 +207,7 @@ class Canned(TextGenerator):
 
     @property
     def is_repeatable(self) -> bool:
-        return True
+        return self.program.is_repeatable
 
     @property
     def engine_key(self) -> str | None:
@@ -164,13 +218,16 @@ class Canned(TextGenerator):
 
     def identity(self) -> dict[str, Any]:
         quotes = self._quote_source()
+        has_examples = type(self.program).example_reply is not Method.example_reply
         return {
             **super().identity(),
-            **{k: v for k, v in literals(self.spec, identity=True).items() if k != "answers" or v},
+            **{k: v for k, v in literals(self.spec, identity=True).items() if k not in ("answers", "json_schema") or v},
             "contamination": digest(quotes) if quotes else None,
+            **({"examples": EXAMPLES} if has_examples else {}),
         }
 
     def check(self) -> None:
+        super().check()
         if (quoted := self._quote_source()) and next(load(quoted), None) is None:
             raise UserError(f"generator.contamination {self.spec.contamination}: nothing is in it")
 
@@ -180,4 +237,4 @@ class Canned(TextGenerator):
         return [" ".join(text.split()) for _, text in load(quoted)] if quoted else []
 
     def open_engine(self) -> ChatEngine:
-        return CannedEngine(self.spec, self.quotes())
+        return CannedEngine(self.spec, self.quotes(), self.program)

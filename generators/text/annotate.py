@@ -17,25 +17,20 @@ from gristmill.generators.text.answers import first_object
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.generators.text.prompts import column, document_of
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of
+from gristmill.records.templates import template_text
 from gristmill.stages.verify.schemas import check_schema, pattern_identity, validator
 
-VOTE = """Read the text and choose the one label that fits it best.
-
-Labels:
-{labels}
-
-Text:
-{document}
-
-Answer with JSON: first "rationale", one sentence that says why, then "label"."""
+VOTE = template_text(__file__, "annotate/vote")
+VOTE_BY_SCHEMA = template_text(__file__, "annotate/vote_by_schema")
 
 
 @dataclass(frozen=True)
 class AnnotateSpec(StepsSpec):
     """Settings of `annotate`, whose only call `vote` is made `votes` times at once.
 
-    Its template may hold {document}, {labels} (a list, or the schema) and columns of the source. Sample with a
-    temperature above 0, or all votes are the same. Answers that break the schema are no vote.
+    Its template may hold {document}, {labels} (a list, or the schema) and columns of the source; with `schema` the
+    built-in one is another. Sample with a temperature above 0, or all votes are the same. Answers that break the schema
+    are no vote.
     """
 
     TEMPLATES = {"vote": VOTE}
@@ -69,6 +64,10 @@ class AnnotateSpec(StepsSpec):
         if not 0 <= self.min_agreement <= 1:
             raise ValueError("min_agreement is a share: it must lie in 0..1")
         super().__post_init__()
+
+    @property
+    def wording(self) -> dict[str, str]:
+        return {"vote": self.templates.get("vote", VOTE if self.schema is None else VOTE_BY_SCHEMA)}
 
     def answer_schema(self) -> dict[str, Any]:
         """The JSON schema of a vote. The rationale comes first, so that the label follows from it."""
@@ -126,6 +125,9 @@ class Annotate(Steps):
 
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         return [payload["rationale"] or "", payload["label"]]  # the text is of the source
+
+    def answer(self, ask: Ask, payload: Mapping[str, Any]) -> str:
+        return str(payload["rationale"] or payload["label"])
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         text = document_of(self._document, ask.fields, self.spec.max_words)

@@ -15,27 +15,8 @@ from gristmill.generators.text.answers import full_text, strip_label
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.generators.text.prompts import column, document_of
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
+from gristmill.records.templates import template_texts
 
-INSTRUCTION = """Below is the answer of an assistant. Write the request of the user that it answers: one question or \
-task, as somebody would put it who has not seen the answer and wants to know just this. Write the request alone.
-
-Answer:
-{document}"""
-SCORE = """Rate how well the answer fits the request.
-
-1: it does not answer the request, or cannot be understood
-2: it answers a small part, or is mostly beside the point
-3: it helps, but is incomplete or not written as an answer
-4: it answers the request fully and is clearly written
-5: it is just what an expert would answer, with nothing missing and nothing beside the point
-
-Request:
-{instruction}
-
-Answer:
-{document}
-
-Answer with JSON: {{"score": a number from 1 to 5}}."""
 LOW, HIGH = 1, 5
 
 
@@ -47,7 +28,7 @@ class BacktranslateSpec(StepsSpec):
     score is refused as "unreadable_score" or "cut_score".
     """
 
-    TEMPLATES = {"instruction": INSTRUCTION, "score": SCORE}
+    TEMPLATES = template_texts(__file__, "backtranslate", "instruction", "score")
     HOLES = {"instruction": ("document",), "score": ("instruction", "document")}
 
     document: str = "text"  # source column of the document that becomes the answer

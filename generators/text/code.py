@@ -5,6 +5,7 @@ exercises of Phi (Gunasekar et al. 2023, arXiv 2306.11644). If the source has pr
 model writes only the rest.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,43 +15,12 @@ import pyarrow as pa
 from gristmill.engines.contract import Reply
 from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.answers import full_text
-from gristmill.generators.text.contract import Ask, Session, Template
+from gristmill.generators.text.contract import Ask, Session, Template, mix
 from gristmill.generators.text.programs import asserts_of, program_of
 from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
 from gristmill.records.spec import later
-
-PROBLEM = """Here is something to take ideas from:
-
-{seed}
-
-Make up one small programming exercise in Python that it brings to mind. Ask for a single function: give its name and \
-its arguments, say what it returns, and add one example of a call with its result. Do not solve it. Write the exercise \
-alone."""
-SOLUTION = """Solve this exercise in Python.
-
-{problem}
-
-Write the whole function, with the imports that it needs, in one block of code. Do not print anything and do not ask \
-for input."""
-TESTS = """An exercise and a solution of it:
-
-{problem}
-
-```python
-{code}
-```
-
-Write five lines of Python that test the solution. Each line is an assert that calls the function with other \
-arguments, edge cases among them, and compares the result with what the exercise asks for. Put the five lines in one \
-block of code and write nothing else."""
-ALL = """Here is something to take ideas from:
-
-{seed}
-
-Make up one small exercise in Python that it brings to mind, solve it, and test the solution. Answer with JSON: \
-"problem" is the exercise in words (the name of a function, its arguments, what it returns), "solution" the whole \
-function, and "tests" a few lines, each an assert that calls it."""
+from gristmill.records.templates import template_texts
 
 
 @dataclass(frozen=True)
@@ -61,7 +31,7 @@ class CodeSpec(StepsSpec):
     also hold columns of the source.
     """
 
-    TEMPLATES = {"problem": PROBLEM, "solution": SOLUTION, "tests": TESTS, "all": ALL}
+    TEMPLATES = template_texts(__file__, "code", "problem", "solution", "tests", "all")
     HOLES = {"problem": ("seed",), "solution": ("problem",), "tests": ("code",), "all": ("seed",)}
 
     seed: str = "text"  # source column with the snippet or topic that inspires a problem
@@ -97,6 +67,9 @@ class CodeSpec(StepsSpec):
         return [*problem, "solution", *tests]
 
 
+EXAMPLE = re.compile(r"\btimes_(\d+)")  # the name of an example's function
+
+
 class Code(Steps):
     """Three calls (fewer when problem or tests are given), `samples` of them solutions, or a structured call."""
 
@@ -126,10 +99,22 @@ class Code(Steps):
         counts = dict.fromkeys(self.spec.call_names, 1)
         return [{**counts, **({"solution": self.spec.samples} if "solution" in counts else {})}]
 
+    def example_reply(self, prompt: str, seed: int) -> str | None:
+        """A problem, its solution and its tests at once, about the number in the prompt if it holds a problem."""
+        number = match[1] if (match := EXAMPLE.search(prompt)) else str(mix(seed, 0) % 10**6)
+        name = f"times_{number}"
+        return (
+            f"Write a function {name} that multiplies a number by {number}.\n\n```python\ndef {name}(value):\n"
+            f"    return {number} * value\n\n\nassert {name}(0) == 0\nassert {name}(2) == {2 * int(number)}\n```"
+        )
+
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         texts = [] if self.spec.given_problem else [payload["instruction"]]
         texts.append(payload["code"].removeprefix(self._prelude.render(ask.fields)))
         return texts if self.spec.given_tests else [*texts, payload["tests"]]
+
+    def answer(self, ask: Ask, payload: Mapping[str, Any]) -> str:
+        return str(payload["code"]).removeprefix(self._prelude.render(ask.fields))
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         prelude = self._prelude.render(ask.fields)

@@ -16,26 +16,8 @@ from gristmill.generators.text.principles import PrincipledSteps, draw
 from gristmill.generators.text.prompts import render
 from gristmill.generators.text.steps import StepsSpec
 from gristmill.records.errors import UserError
+from gristmill.records.templates import template_texts
 from gristmill.records.words import text_key
-
-INITIAL = "{prompt}"
-CRITIQUE = """A person wrote to an assistant:
-{prompt}
-
-The assistant answered:
-{response}
-
-Criticise this answer. {critique_request} Write two or three sentences about the answer and do not rewrite it."""
-REVISION = """A person wrote to an assistant:
-{prompt}
-
-The assistant answered:
-{response}
-
-A critic said about the answer:
-{critique}
-
-Rewrite the answer. {revision_request} Write only the new answer to the person."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +28,7 @@ class ConstitutionalSpec(StepsSpec):
     {response}, {critique}, {revision_request}). Templates may also hold columns of the source.
     """
 
-    TEMPLATES = {"initial": INITIAL, "critique": CRITIQUE, "revision": REVISION}
+    TEMPLATES = template_texts(__file__, "constitutional", "initial", "critique", "revision")
     HOLES = {
         "initial": ("prompt",),
         "critique": ("response", "critique_request"),

@@ -16,20 +16,9 @@ from gristmill.generators.text.contract import Ask, Method, Session, Template, c
 from gristmill.generators.text.prompts import check_template, column, columns_of, document_of, render
 from gristmill.records.pairs import OTHER, OTHER_ID
 from gristmill.records.spec import nearest
+from gristmill.records.templates import template_texts
 
-DOCUMENTS = "First document:\n{document}\n\nSecond document:\n{other}"
-FORMS = {
-    "qa": "Below are two related documents. Write up to five questions that can only be answered by who has read both, "
-    "each with its answer below it. Say in each question whom or what it is about, so that it can be understood "
-    "without the documents. Begin each question with 'Question:' and each answer with 'Answer:', and explain in the "
-    f"answer how the two documents lead to it. Use only what they say.\n\n{DOCUMENTS}",
-    "comparison": "Below are two related documents. Write a text that compares their subjects: what they have in "
-    "common, where they differ and how they depend on each other. Use only what the documents say, and write for "
-    f"readers who know neither. Write the text alone.\n\n{DOCUMENTS}",
-    "article": "Below are two related documents. Write one coherent article on what both are about, which brings the "
-    "facts of the two together. Use only what the documents say, and write for readers who know neither. Write the "
-    f"article alone.\n\n{DOCUMENTS}",
-}
+FORMS = template_texts(__file__, "cross_document", "qa", "comparison", "article")
 
 
 @dataclass(frozen=True)

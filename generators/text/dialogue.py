@@ -17,26 +17,19 @@ from gristmill.generators.text.contract import Ask, Session, mix, pick
 from gristmill.generators.text.prompts import column, drawn_columns, render
 from gristmill.generators.text.steps import Steps, StepsSpec
 from gristmill.records.schema import clean
+from gristmill.records.spec import later
+from gristmill.records.templates import template_texts
 
 PERSONAS = (
-    "a curious child of ten",
-    "a student before an examination",
-    "a parent with little time",
-    "a retired engineer who likes details",
-    "a beginner who has tried already and failed",
-    "a teacher who needs an example for tomorrow",
-    "a sceptic who wants to know how one can tell",
+    "a curious ten-year-old",
+    "a student preparing for an exam",
+    "a parent with little time to spare",
+    "a retired engineer who enjoys details",
+    "a beginner whose first attempt has failed",
+    "a teacher who needs an example for tomorrow's class",
+    "a sceptic who wants to know what the evidence is",
     "a practical person who wants to know what to do",
 )
-OPENING = """You are {persona}. You want to talk with an assistant about {topic}.
-
-Write your first message to the assistant: one or two sentences with one question. Write the message alone."""
-FURTHER = """You are {persona}. You talk with an assistant about {topic}. The conversation so far:
-
-{transcript}
-
-Write your next message to the assistant: one or two sentences that go on from its last answer, with one new \
-question. Write the message alone. If you have learnt all that you wanted, write only: {end}"""
 MESSAGES = pa.field("messages", pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])))
 Message = dict[str, str]
 # Reasons that end a conversation. When the context is nearly full, an answer is cut off before no room is left.
@@ -54,17 +47,23 @@ class DialogueSpec(StepsSpec):
     may end early by `end`; a conversation also ends when it fills the model's context.
     """
 
-    TEMPLATES = {"opening": OPENING, "further": FURTHER, "assistant": ""}
+    TEMPLATES = {**template_texts(__file__, "dialogue", "opening", "further"), "assistant": ""}
     HOLES = {"opening": ("topic",), "further": ("transcript",)}
 
     exchanges: int = 3  # exchanges of user and assistant at most; the number is drawn by the row's seed
     min_exchanges: int = 2  # exchanges at least; a row with fewer is refused as "ended" or "context_length"
     topic: str = "topic"  # source column of the topic
     personas: tuple[str, ...] = PERSONAS  # descriptions of the user, drawn by the row's seed
+    # source column with a description of the user, such as "a nurse of 40"; default: one of `personas`
+    persona: str | None = later(None)
     end: str = "END"  # word by which the user ends the conversation
 
     def __post_init__(self) -> None:
         column(self.topic)
+        if self.persona is not None:
+            column(self.persona)
+            if self.personas != PERSONAS:
+                raise ValueError("give either persona, a column of the source, or personas")
         if not 1 <= self.min_exchanges <= self.exchanges:
             raise ValueError("min_exchanges must be at least 1 and at most exchanges")
         if not self.personas:
@@ -88,6 +87,7 @@ class Dialogue(Steps):
     def __init__(self, spec: DialogueSpec) -> None:
         super().__init__(spec)
         self._topic = column(spec.topic)
+        self._persona = column(spec.persona) if spec.persona is not None else None
 
     @property
     def payload(self) -> list[pa.Field]:
@@ -103,7 +103,7 @@ class Dialogue(Steps):
         ]
 
     def fields_read(self) -> list[str]:
-        return self.columns_of(self._topic)
+        return self.columns_of(self._topic, *([self._persona] if self._persona else []))
 
     def ways(self) -> list[dict[str, int]]:
         most = self.spec.exchanges
@@ -112,9 +112,13 @@ class Dialogue(Steps):
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         return [message["content"] for message in payload["messages"] if message["role"] != "system"]
 
+    def answer(self, ask: Ask, payload: Mapping[str, Any]) -> str:
+        return str(payload["messages"][-1]["content"])
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         spec = self.spec
-        choices = {"topic": render(self._topic, ask.fields), "persona": pick(spec.personas, ask.seed, -2)}
+        drawn = render(self._persona, ask.fields) if self._persona else pick(spec.personas, ask.seed, -2)
+        choices = {"topic": render(self._topic, ask.fields), "persona": drawn}
         fields = {**ask.fields, **choices, "end": spec.end}
         system = self._system.render(fields)
         messages = [{"role": "system", "content": system}] if system else []

@@ -16,39 +16,16 @@ from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session, mix
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
 from gristmill.records.spec import nearest
+from gristmill.records.templates import template_texts
 from gristmill.records.words import text_key, words
 
-CLOSE = """It must make sense to a person and be possible to do in writing. Use at most 20 words more than before. \
-Write only the instruction and do not carry it out."""
-FROM = "An instruction for an assistant:\n{instruction}\n\nWrite it anew so that it is harder: "
-OPERATIONS = {
-    "constraints": f"{FROM}add one requirement that the answer has to meet. {CLOSE}",
-    "deepen": f"{FROM}ask about the same matter in more depth and breadth. {CLOSE}",
-    "concretise": f"{FROM}put more specific terms in the place of the general ones. {CLOSE}",
-    "reasoning": f"{FROM}ask for something that takes several steps of thought. {CLOSE}",
-    "complicate": f"{FROM}add some data to work on, such as a table, a list of numbers or a piece of code. {CLOSE}",
-    "breadth": "An instruction for an assistant:\n{instruction}\n\nMake up a quite different instruction from the same "
-    "field, one that is rarer and about as long and as hard. It must make sense to a person and be possible to do in "
-    "writing. Write only the instruction and do not carry it out.",
-}
-EQUAL = """Two instructions for an assistant.
-
-First: {first}
-
-Second: {second}
-
-Do they ask for the same, with the same requirements and in the same depth and breadth? Say it in JSON: \
-{{"same": true}} or {{"same": false}}."""
-RESPONSE = "{instruction}"
+OPERATIONS = template_texts(
+    __file__, "evol_instruct", "constraints", "deepen", "concretise", "reasoning", "complicate", "breadth"
+)
 GIVEAWAYS = (
-    *(
-        "an instruction for an assistant",
-        "new instruction",
-        "the instruction",
-        "harder instruction",
-        "at most 20 words",
-    ),
-    *("given prompt", "rewritten prompt", "created prompt", "new prompt", "rewritten instruction"),
+    *("instruction below", "rewritten instruction", "new instruction", "original instruction", "either instruction"),
+    *("more demanding version", "respond to the instruction", "at most 20 words"),
+    *("given prompt", "rewritten prompt", "created prompt", "new prompt"),
 )
 SORRY_WORDS = 80  # section 3.2: an apology below this many words is a response that the model could not give
 EMPTY_WORDS = frozenset(
@@ -67,7 +44,7 @@ class EvolInstructSpec(StepsSpec):
     `equal` ({first}, {second}), answered in JSON; `response` ({instruction}).
     """
 
-    TEMPLATES = {**OPERATIONS, "equal": EQUAL, "response": RESPONSE}
+    TEMPLATES = {**OPERATIONS, **template_texts(__file__, "evol_instruct", "equal", "response")}
     HOLES = {
         **{name: ("instruction",) for name in (*OPERATIONS, "response")},
         "equal": ("first", "second"),

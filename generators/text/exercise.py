@@ -16,24 +16,17 @@ from gristmill.generators.text.contract import Ask, Session, pick
 from gristmill.generators.text.prompts import column, drawn_columns, render
 from gristmill.generators.text.steps import Steps, StepsSpec
 from gristmill.generators.text.textbook import AUDIENCES
+from gristmill.records.templates import template_texts
 
-DIFFICULTIES = ("easy", "of medium difficulty", "hard")
+DIFFICULTIES = ("easy", "moderate", "hard")
 FORMS = (
     "a question that asks for an explanation",
     "a problem with numbers to work out",
     "a comparison of two things",
-    "a decision in a real situation",
-    "a wrong claim that has to be found out and put right",
+    "a decision in a realistic situation",
+    "a false claim to detect and correct",
     "a task in two or three small steps",
 )
-EXERCISE = """Write one exercise about {topic} for {audience}. It is {difficulty}, and it is {form}.
-
-Say everything that is needed to solve it. Write the exercise alone, without its solution."""
-SOLUTION = """Solve the exercise below for {audience}. Give the reason for each step in full sentences, and end with \
-the answer.
-
-Exercise:
-{exercise}"""
 CHOICES = ("audience", "difficulty", "form")
 
 
@@ -44,7 +37,7 @@ class ExerciseSpec(StepsSpec):
     Templates may also hold {audience}, {difficulty}, {form} and columns of the source.
     """
 
-    TEMPLATES = {"exercise": EXERCISE, "solution": SOLUTION}
+    TEMPLATES = template_texts(__file__, "exercise", "exercise", "solution")
     HOLES = {"exercise": ("topic",), "solution": ("exercise",)}
 
     topic: str = "topic"  # source column of the topic

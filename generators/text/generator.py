@@ -1,21 +1,22 @@
 """Base of text generators: a method with an engine, which subclasses provide."""
 
 from abc import abstractmethod
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Reply
+from gristmill.engines.contract import FREE_TEXT, UNFINISHED, AnswerForm, ChatEngine, Reply
 from gristmill.engines.errors import AskRefused, EngineDead
 from gristmill.engines.recorded import RecordedEngine, row_engines
 from gristmill.engines.throttle import Throttle, throttle_of
 from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
-from gristmill.generators.text.contract import TOKENS_KEPT, TURNS, Ask, Method, Session
+from gristmill.generators.text.contract import Ask, Method, Session
 from gristmill.generators.text.order import begin_order
-from gristmill.records.schema import ASK, REJECT, clean, cost_field
+from gristmill.generators.text.reply_columns import ReplyColumns
+from gristmill.records.schema import ASK, REJECT
 
-COST = cost_field("cost")
+NO_ANSWER = "unfinished_reasoning"  # reason of an ask whose model thought without an end
 TOO_DEEP = "nested_too_deeply"  # reason of an ask or an answer whose values are nested too deeply to be read
 
 
@@ -37,8 +38,11 @@ class TextGenerator(Generator):
 
     @property
     def payload(self) -> list[pa.Field]:
-        turns = [TOKENS_KEPT, TURNS] if self.program.keeps_turns else []
-        return [*self.program.payload, *turns, *([COST] if self.is_paid else [])]
+        return [*self.program.payload, *self._reply_columns.fields]
+
+    @property
+    def _reply_columns(self) -> ReplyColumns:
+        return ReplyColumns(self.form, self.program.keeps_turns, self.is_paid)
 
     @property
     def method(self) -> str | None:
@@ -68,10 +72,23 @@ class TextGenerator(Generator):
     def open_engine(self) -> ChatEngine:
         """The engine, ready to answer."""
 
+    def check(self) -> None:
+        """See Generator.check; subclasses extend it."""
+        self.program.check()
+
     def open(self) -> None:
-        engine = self.open_engine()
+        self.program.open()
+        try:
+            engine = self.open_engine()
+        except BaseException:
+            self.program.close()
+            raise
         self._engine = RecordedEngine(engine, self.answers, "generator") if self.is_paid else engine
         self._throttle = throttle_of(self._engine, self._max_in_flight)
+
+    def close(self) -> None:
+        """See Generator.close; subclasses extend it."""
+        self.program.close()
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         engine = self._engine
@@ -91,45 +108,24 @@ class TextGenerator(Generator):
         if fields is None:
             return GeneratedRow(reason="malformed_ask")
         ask, session = Ask(row_id, seed, fields), Session(engine, seed, self.sampling, self.form, self._count)
+        columns, reason = self._reply_columns, None
         try:
             payload = await self.program.run(ask, session)
+            if session.calls == 1 and session.finish == UNFINISHED:
+                raise AskRefused(NO_ANSWER)
+            texts = self.program.kept_texts(ask, payload) if self.program.keeps_turns else ()
+            payload |= columns.values(session, engine, self.program.answer(ask, payload), texts)
         except (AskRefused, RecursionError) as error:
             # The tokens of the calls before the refusal count, and their turns are evidence.
+            payload = columns.values(session, engine, None)
             reason = error.reason if isinstance(error, AskRefused) else TOO_DEEP
-            return GeneratedRow(self._evidence(session), session.finish, session.tokens_in, session.tokens_out, reason)
+            reason = NO_ANSWER if session.finish == UNFINISHED else reason
         finally:
             self._totals = self._totals[0] + 1, self._totals[1]
-        if self.program.keeps_turns:
-            payload |= {TOKENS_KEPT.name: tokens_kept(self.program.kept_texts(ask, payload), session, engine)}
-        payload |= self._evidence(session)
-        return GeneratedRow(payload, session.finish, session.tokens_in, session.tokens_out)
+        return GeneratedRow(payload, session.finish, session.tokens_in, session.tokens_out, reason)
 
     def _count(self, reply: Reply) -> None:
         self._totals = self._totals[0], self._totals[1] + reply.tokens_out
-
-    def _evidence(self, session: Session) -> dict[str, Any]:
-        """The turns of a row where they are kept, and its cost where it has one."""
-        # A call beside one that failed may have been cancelled without an answer.
-        turns = {TURNS.name: [turn for turn in session.turns if turn]} if self.program.keeps_turns else {}
-        return {**turns, **({COST.name: session.cost} if self.is_paid else {})}
-
-
-def tokens_kept(texts: Sequence[str], session: Session, engine: ChatEngine) -> int:
-    """Tokens of texts that a row keeps, at most those that its calls wrote.
-
-    A text that is the whole of an answer counts as the tokens of that answer. Any other is counted by the tokenizer of
-    the engine, or where the engine has none by its share of the characters of all answers.
-    """
-    answers = {turn["text"].strip(): turn["tokens_out"] for turn in session.turns if turn}
-    count = getattr(engine, "count_tokens", None)
-    num_chars = sum(len(turn["text"]) for turn in session.turns if turn)
-    total = 0
-    for text in map(str.strip, map(clean, texts)):
-        if text in answers:
-            total += answers[text]
-        elif text:
-            total += count(text) if count else -(-session.tokens_out * len(text) // max(1, num_chars))
-    return min(total, session.tokens_out)
 
 
 def _drive(job: Coroutine[Any, Any, GeneratedRow]) -> GeneratedRow:

@@ -15,6 +15,7 @@ from gristmill.engines.user_turn import USER_TURN
 from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.generators.text.steps import Steps, StepsSpec
+from gristmill.records.templates import template_texts
 
 
 def _warm() -> dict[str, dict[str, Any]]:
@@ -29,7 +30,7 @@ class MagpieSpec(StepsSpec):
     `system` steer the instructions; without them, asks differ by their seeds alone.
     """
 
-    TEMPLATES = {"instruction": "", "output": "{instruction}"}
+    TEMPLATES = {"instruction": "", **template_texts(__file__, "magpie", "output")}
     HOLES = {"output": ("instruction",)}
 
     # sampling settings of a call, by its name; `instruction` defaults to temperature 1 and top_p 1

@@ -5,6 +5,7 @@ MetaMath (Yu et al. 2023, arXiv 2309.12284). The stage `consistency` keeps what 
 what agrees with a reference of the source.
 """
 
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,27 +16,19 @@ import pyarrow as pa
 from gristmill.engines.contract import Reply
 from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.answers import full_text
-from gristmill.generators.text.contract import Ask, Session, Template
+from gristmill.generators.text.contract import Ask, Session, Template, mix
 from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec
 from gristmill.records.schema import clean
+from gristmill.records.templates import template_texts
 from gristmill.stages.verify.answer_text import Rule, extract, key
-
-PROBLEM = """Make up one word problem in mathematics about this: {seed}
-
-Use two or three numbers, tell a short story with them, and end with a question that has one number as its answer. Do \
-not solve the problem. Write the problem alone."""
-SOLUTION = """{problem}
-
-Solve this step by step, one short sentence for each step. Then write a last line that begins with "Answer:" and holds \
-the final result alone."""
 
 
 @dataclass(frozen=True)
 class MathSpec(StepsSpec):
     """Settings of `math`. Calls: `problem` ({seed}), `solution` ({problem}); both may hold columns of the source."""
 
-    TEMPLATES = {"problem": PROBLEM, "solution": SOLUTION}
+    TEMPLATES = template_texts(__file__, "math", "problem", "solution")
     HOLES = {"problem": ("seed",), "solution": ("problem",)}
 
     seed: str = "text"  # source column with the subject of the problem
@@ -88,6 +81,15 @@ class Math(Steps):
 
     def ways(self) -> list[dict[str, int]]:
         return [{**dict.fromkeys(self.spec.call_names, 1), "solution": self.spec.samples}]
+
+    def example_reply(self, prompt: str, seed: int) -> str | None:
+        """A problem and its solution at once; three of four solutions of a problem agree."""
+        first, second = zlib.crc32(prompt.encode()) % 1000, 7 + (mix(seed, 0) % 4 == 0)
+        return (
+            f"A shelf holds {first} books, and {second} more are put on it. How many books are on the shelf?\n\n"
+            f"There are {first} books at first. Then {second} are added: {first} + {second} = {first + second}. "
+            f"The answer is {first + second}."
+        )
 
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         return [*([] if self.spec.given_problem else [payload["instruction"]]), payload["solution"]]

@@ -13,19 +13,18 @@ from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.answers import only_text, strip_label
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
 from gristmill.generators.text.prompts import check_template, column, columns_of, document_of, drawn_columns
+from gristmill.records.templates import template_text
 from gristmill.records.words import text_key
 
 STYLES = (
-    "in other words of the same register",
-    "in short and plain sentences",
-    "formally, as in a report",
-    "casually, as one tells it to a friend",
-    "with the sentences built differently",
-    "as briefly as it can be said without losing anything",
+    "in different words of the same register",
+    "in short, plain sentences",
+    "in a formal register, as in a report",
+    "in a casual tone, as if telling a friend",
+    "with a different sentence structure",
+    "as concisely as possible without losing any information",
 )
-TEMPLATE = """Say the following again {style}. Keep its meaning, every fact and every name. Write the new version alone.
-
-{document}"""
+TEMPLATE = template_text(__file__, "paraphrase/template")
 
 
 @dataclass(frozen=True)

@@ -17,23 +17,8 @@ from gristmill.generators.text.contract import Ask, Session, Template
 from gristmill.generators.text.principles import PrincipledSteps, draw
 from gristmill.generators.text.prompts import render
 from gristmill.generators.text.steps import StepsSpec, object_of, read_object
+from gristmill.records.templates import template_texts
 from gristmill.records.words import text_key
-
-ANSWER = "{prompt}"
-JUDGE = """Two answers to the same message are compared.
-
-Message:
-{prompt}
-
-Answer 1:
-{first}
-
-Answer 2:
-{second}
-
-Rule: {principle}
-
-By this rule, which answer is better? Say it in JSON: {{"better": 1}} or {{"better": 2}}."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +29,7 @@ class PreferenceSpec(StepsSpec):
     {"better": 1 or 2}. Templates may also hold columns of the source.
     """
 
-    TEMPLATES = {"answer": ANSWER, "judge": JUDGE}
+    TEMPLATES = template_texts(__file__, "preference", "answer", "judge")
     HOLES = {"answer": ("prompt",), "judge": ("first", "second")}
 
     # path of the constitution (TOML), local or s3://; its content is part of the identity

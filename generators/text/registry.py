@@ -4,6 +4,7 @@ from gristmill.generators.text.contract import Method
 from gristmill.records.kinds import Kinds, kind_class
 
 KINDS: Kinds = {
+    "agent": ("gristmill.generators.text.agent.method", "Agent"),
     "annotate": ("gristmill.generators.text.annotate", "Annotate"),
     "backtranslate": ("gristmill.generators.text.backtranslate", "Backtranslate"),
     "code": ("gristmill.generators.text.code", "Code"),
@@ -22,6 +23,7 @@ KINDS: Kinds = {
     "rephrase": ("gristmill.generators.text.rephrase", "Rephrase"),
     "self_instruct": ("gristmill.generators.text.self_instruct", "SelfInstruct"),
     "textbook": ("gristmill.generators.text.textbook", "Textbook"),
+    "tool_calls": ("gristmill.generators.text.agent.tool_calls", "ToolCalls"),
     "translate": ("gristmill.generators.text.translate", "Translate"),
 }
 

@@ -15,38 +15,12 @@ from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
 from gristmill.generators.text.prompts import check_template, column, columns_of, render
 from gristmill.records.spec import later
+from gristmill.records.templates import template_text, template_texts
 
-CLOSING = "Use only what the document says. Write the result alone, without any remark before or after it."
-TEMPLATES = {
-    "faq": f"Rewrite the following document as a list of questions and answers, from the basic to the advanced. "
-    f"Each answer is one or more full sentences. {CLOSING}\n\nDocument:\n{{document}}",
-    "tutorial": f"Rewrite the following document as a clear tutorial that leads a reader through it step by step. "
-    f"{CLOSING}\n\nDocument:\n{{document}}",
-    "table": f"Rewrite the following document as a Markdown table of its facts, followed by one question about the "
-    f"table and its answer in full sentences. {CLOSING}\n\nDocument:\n{{document}}",
-    "wikipedia": f"Rewrite the following document in clear, neutral, high-quality English, like an article in an "
-    f"encyclopedia. {CLOSING}\n\nDocument:\n{{document}}",
-    # The forms of Nemotron-CC (Su et al. 2024, section 2.3) beside the encyclopedia's.
-    "qa": f"Write up to eight questions about the following document, each with its answer below it. Let them be of "
-    f"different kinds: yes or no, what and who, why and how, comparisons, and one with a choice of four. Begin each "
-    f"question with 'Question:' and each answer with 'Answer:'. {CLOSING}\n\nDocument:\n{{document}}",
-    "distill": f"Write the following document again, shorter and clearer. Keep every fact, number and name that "
-    f"matters and the author's own terms; leave out repetition and what is beside the point. {CLOSING}\n\n"
-    f"Document:\n{{document}}",
-    "extract_knowledge": f"Write down what can be learnt about the world from the following document: facts, causes "
-    f"and explanations, in connected paragraphs as in a textbook. Leave out what is about the document itself, its "
-    f"author or its readers. {CLOSING}\n\nDocument:\n{{document}}",
-    "knowledge_list": f"List what the following document tells, as a Markdown list with one fact to an item. Each item "
-    f"is a full sentence that can be understood without the document. {CLOSING}\n\nDocument:\n{{document}}",
-}
-CONTINUATION = """The document below is part {part} of {parts} of a longer one. The new version of what comes before \
-it ends like this:
-
-{before}
-
-Go on from there in the same style and form, and do not repeat any of it.
-
-"""
+WRAP = ("faq", "tutorial", "table", "wikipedia")  # after WRAP and FinePhrase
+NEMOTRON = ("qa", "distill", "extract_knowledge", "knowledge_list")  # Nemotron-CC (Su et al. 2024), section 2.3
+TEMPLATES = template_texts(__file__, "rephrase", *WRAP, *NEMOTRON)
+CONTINUATION = template_text(__file__, "rephrase/continuation") + "\n\n"  # the prompt of the chunk follows
 
 
 def check_styles(styles: Iterable[str], templates: dict[str, str]) -> None:
@@ -69,7 +43,7 @@ class RephraseSpec:
     """
 
     # styles, drawn by the row's seed; each needs a built-in template or an entry in `templates`
-    styles: tuple[str, ...] = ("faq", "tutorial", "table", "wikipedia")
+    styles: tuple[str, ...] = WRAP
     # templates of further styles, or other words for the built-in ones; each must hold {document}
     templates: dict[str, str] = field(default_factory=dict)
     system: str = ""  # system message

@@ -18,30 +18,8 @@ from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session, pick
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
 from gristmill.generators.text.task_filters import KEYWORDS, OPENINGS, instance_fault, task_fault, task_of
+from gristmill.records.templates import template_texts
 
-TASK = """These are tasks that people gave to an assistant:
-
-{tasks}
-
-Make up one more task. It should be of another kind and about something else than these, and it must be possible to \
-do it in writing. Write the task alone, in one or two sentences."""
-CLASSIFY = """In a classification task the answer is one of a few fixed labels, such as yes and no, or the names of \
-some categories.
-
-{shown}Task: {instruction}
-
-Is this a classification task? Say it in JSON: {{"classification": true}} or {{"classification": false}}."""
-INSTANCE = """{shown}Task: {instruction}
-
-Give one example of this task: first an input to do it with, then the correct output. If the task can be done as it \
-stands, leave the input empty. Keep both short and write them as JSON: {{"input": "...", "output": "..."}}."""
-LABELS = """Task: {instruction}
-
-Which labels can the answer have? Name two to five, each a word or two, as JSON: {{"labels": ["...", "..."]}}."""
-INPUT = """Task: {instruction}
-
-Make up a short input for which the correct answer is "{label}". Do not put the answer into it. Write it as JSON: \
-{{"input": "..."}}."""
 MAX_LABELS = 8
 Example = Mapping[str, Any]
 
@@ -56,7 +34,7 @@ class SelfInstructSpec(StepsSpec):
     `is_classification`.
     """
 
-    TEMPLATES = {"task": TASK, "classify": CLASSIFY, "instance": INSTANCE, "labels": LABELS, "input": INPUT}
+    TEMPLATES = template_texts(__file__, "self_instruct", "task", "classify", "instance", "labels", "input")
     HOLES = {
         "task": ("tasks",),
         "classify": ("instruction",),

@@ -11,16 +11,17 @@ import pyarrow as pa
 
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
 from gristmill.generators.text.prompts import column, columns_of, drawn_columns, render
+from gristmill.records.templates import template_text
 
 AUDIENCES = (
     "young children",
     "middle school students",
     "high school students",
-    "college students in their first year",
+    "first-year college students",
     "graduate students",
     "researchers from a neighbouring field",
-    "professionals who need it at work",
-    "curious adults without any training",
+    "professionals who need the topic at work",
+    "curious adults without prior knowledge",
     "teachers preparing a lesson",
     "self-taught learners",
 )
@@ -28,20 +29,17 @@ STYLES = (
     "a textbook section that starts from a definition",
     "a textbook section built around one worked example",
     "a step-by-step tutorial",
-    "an explanation through an everyday analogy",
-    "a short history of how the idea came about",
+    "an explanation built on an everyday analogy",
+    "a short history of how an idea developed",
     "a lesson that corrects the most common misconceptions",
-    "a lecture transcript in a friendly voice",
+    "the transcript of a friendly lecture",
     "a blog post with practical advice",
     "a dialogue between a teacher and a student",
-    "a comparison with a closely related idea",
+    "a comparison of the topic with a closely related one",
     "an encyclopedia article",
     "a case study of a real situation",
 )
-TEMPLATE = """Write {style} about {topic}, for {audience}.
-
-Explain the ideas in full sentences and in your own words, give the reasons behind the facts, and use concrete \
-examples. Do not write a title, an introduction of yourself or a closing remark."""
+TEMPLATE = template_text(__file__, "textbook/template")
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,8 @@ from gristmill.generators.text.answers import full_text, strip_label
 from gristmill.generators.text.contract import Ask, Session, pick
 from gristmill.generators.text.prompts import column, document_of
 from gristmill.generators.text.steps import Steps, StepsSpec
+from gristmill.records.templates import template_texts
 from gristmill.records.words import text_key
-
-TRANSLATION = """Translate the following from {language} into {target}. Keep names and numbers as they are. Write the \
-translation alone.
-
-{document}"""
-BACK = """Translate the following from {target} into {language}. Keep names and numbers as they are. Write the \
-translation alone.
-
-{translation}"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +25,7 @@ class TranslateSpec(StepsSpec):
     Templates may also hold {target}, {language} and columns of the source.
     """
 
-    TEMPLATES = {"translation": TRANSLATION, "back": BACK}
+    TEMPLATES = template_texts(__file__, "translate", "translation", "back")
     HOLES = {"translation": ("document",), "back": ("translation",)}
 
     # languages to translate into, drawn by the row's seed, in the words of the prompt

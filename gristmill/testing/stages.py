@@ -13,13 +13,15 @@ import pyarrow as pa
 from gristmill.records.readers.datasets import png
 from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE, REJECT
 from gristmill.stages.contract import Stage
+from gristmill.stages.trajectory.messages import MESSAGES
 
 NUM_BATCHES, MAX_ROWS = 6, 12
 DEAD = "generator:context_length"
 WORDS = "the mill of grain wheel river ünd 漢字 😀 don't a,b {x} ... - # 14 3/4 stop https://example.org".split()
 TEXTS = ("", " \n", '{"a": 1}', '```json\n{"a": 2}\n```', "```python\nx = 1\n```", "The answer is \\boxed{2}.", "NaN")
+ROLES = ("system", "user", "assistant", "tool")
 # Types that a column is given, in this order, until the stage accepts one.
-TYPES = (pa.string(), IMAGE, pa.list_(pa.string()), pa.float64(), pa.int64(), pa.bool_())
+TYPES = (pa.string(), IMAGE, pa.list_(pa.string()), pa.float64(), pa.int64(), pa.bool_(), MESSAGES.type)
 
 
 def check_stage(stage_or_factory: Stage | Callable[[], Stage], batches: Iterable[pa.RecordBatch] | None = None) -> None:
@@ -98,6 +100,10 @@ def _value(draw: random.Random, kind: pa.DataType, nullable: bool) -> Any:
     if kind == IMAGE:
         pixels = np.frombuffer(draw.randbytes(64), np.uint8).reshape(8, 8)
         return {"bytes": draw.choice([png(pixels), b"no image"]), "path": None}
+    if pa.types.is_struct(kind):
+        return {f.name: draw.choice(ROLES) if f.name == "role" else _value(draw, f.type, f.nullable) for f in kind}
+    if pa.types.is_list(kind) and not pa.types.is_string(kind.value_type):
+        return [_value(draw, kind.value_type, False) for _ in range(draw.randint(0, 5))]
     if pa.types.is_list(kind):
         return [_text(draw) for _ in range(draw.randint(0, 5))]
     if pa.types.is_integer(kind):

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.jobs.audit.admission import AdmissionRows
+from gristmill.jobs.audit.closing import Closing
 from gristmill.jobs.audit.existing import ExistingRow, naming_errors, rejected_rows
 from gristmill.records.ids import row_id
 from gristmill.records.ordered_map import read_ahead
@@ -18,7 +19,8 @@ from gristmill.records.output import manifest
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
 from gristmill.records.output.shard_reading import UnreadableShard, meta_of, read_whole
-from gristmill.records.output.summary import Summary, summarise
+from gristmill.records.output.shards import CLOSED_AT
+from gristmill.records.output.summary import Summary, by_generator, summarise
 from gristmill.records.output.templates import num_texts
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build
@@ -39,6 +41,7 @@ class LotFacts:
     errors: list[str] = field(default_factory=list)
     summary: Summary = field(default_factory=lambda: Summary(num_lots=1))
     admission: AdmissionRows | None = None
+    closing: Closing = field(default_factory=Closing)
     ids: np.ndarray = field(default_factory=lambda: NO_IDS)  # S16, of kept rows
     owners: np.ndarray = field(default_factory=lambda: NO_IDS)  # S16, the kept rows that duplicates name
     keys: np.ndarray | None = None  # of the dedup index, for the kept rows
@@ -97,6 +100,13 @@ class LotAudit:
         """Those that decide as they did in the run."""
         return [stage for stage in self._stages(ADMISSION) if self._is_current(stage)]
 
+    @cached_property
+    def at_commit(self) -> frozenset[str]:
+        """Reject reasons of dedup and names of admission stages: what is decided when a lot commits."""
+        names = {table["name"] for table in self.run.recipe["stages"] if table["kind"] in ADMISSION}
+        duplicates = {f"{self.dedup.name}:{reason}" for reason in (DUPLICATE, PROBABLE)} if self.dedup else set()
+        return frozenset(names | duplicates)
+
     def _is_current(self, stage: Any) -> bool:
         """Whether the run had the stage in its present revision, so that the same rows get the same findings."""
         revisions = {table.get("name"): table.get("revision", 1) for table in self.run.identity.get("stages", [])}
@@ -109,6 +119,11 @@ class LotAudit:
                 spec = {k: v for k, v in table.items() if k not in ("kind", "name")}
                 stage: Any = stage_class(table["kind"])
                 yield stage(build(stage.Spec, spec, manifest.NAME), table["name"])
+
+    @property
+    def has_several(self) -> bool:
+        """Whether the run has several generators."""
+        return bool(self.run.recipe.get("generators"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LotAudit, (self.store, self.run, self.schema)  # stages are built again where they are needed
@@ -149,8 +164,11 @@ class LotAudit:
         self._complete(whole, facts)
         facts.summary = summarise(whole)
         facts.summary.offered, facts.summary.admitted = tally(self.admissions, whole)
+        if self.has_several:
+            facts.summary.generators = by_generator(whole)
         if self.admissions and whole.num_rows:
             facts.admission = AdmissionRows.of(self.admissions, whole)
+        facts.closing = Closing.of(whole, meta.get(CLOSED_AT), self.at_commit)
         for key, stated, actual in differences(meta["summary"], facts.summary):
             add(f"{name}: its footer says {key} = {stated}, its rows say {actual}")
         if self.dedup:

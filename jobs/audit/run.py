@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from gristmill.cluster.reading import is_on_cluster, ordered_reads
 from gristmill.jobs.audit.admission import AdmissionAudit
+from gristmill.jobs.audit.closing import ClosingAudit
 from gristmill.jobs.audit.existing import ExistingAudit
 from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
 from gristmill.jobs.audit.lots import LotAudit, LotFacts, differences
@@ -69,6 +70,8 @@ def examine_run(store: Store, run: Manifest) -> Findings:
             if number % LOTS_PER_TASK == 0:
                 bar.show(number, len(lots), f"{number:,} of {len(lots):,} lots checked")
     walk.close(rejected)
+    for line in walk.closing.close(is_over):
+        findings.add(line)
     for name, stated, actual in differences(run.totals, counts if is_over else counted_lots):
         findings.add(f"{manifest.NAME} says {name} = {stated}, the shards hold {actual}")
     if counts.asks != counts.kept + counts.num_rejected:
@@ -99,6 +102,7 @@ class _Walk:
 
     def __init__(self, audit: LotAudit, findings: Findings, existing: ExistingAudit) -> None:
         self.findings, self.dedup, self.existing = findings, audit.dedup, existing
+        self.closing = ClosingAudit(audit.run)
         self.replay = AdmissionAudit(audit.admissions, int(audit.run.recipe["lot_size"]))
         self.index = self.dedup.exact_index(self.dedup.bands) if self.dedup else None
         self.ids: list[np.ndarray] = []  # of kept rows
@@ -107,6 +111,7 @@ class _Walk:
     def lot(self, facts: LotFacts) -> None:
         for line in facts.errors:
             self.findings.add(line)
+        self.closing.lot(facts.lot, facts.closing, facts.summary.kept)
         if facts.admission is not None:
             for line in self.replay.lot(facts.admission, facts.lot):
                 self.findings.add(line)

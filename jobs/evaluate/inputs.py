@@ -131,7 +131,7 @@ def _with_texts(table: pa.Table, source: pa.Table, name: str) -> pa.Table:
 def model_uri(synthetic: str) -> str | None:
     """The model that a run of `kind = "model"` sampled from; None for any other run or table."""
     run = _run_manifest(synthetic)
-    generator = run.recipe["generator"] if run else {}
+    generator = (run.recipe.get("generator") or {}) if run else {}
     return str(generator["model"]) if generator.get("kind") == "model" else None
 
 

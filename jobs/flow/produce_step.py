@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from gristmill.generators.registry import generator_class
 from gristmill.jobs.flow.links import Link
 from gristmill.jobs.flow.step import Step, StepEnd
 from gristmill.jobs.produce.command import Outcome, check_output, open_run, run, show_outcome
 from gristmill.jobs.produce.forecast import forecast, forecast_table, plan_table
 from gristmill.jobs.recipes.compile import CompiledRecipe, build_stages, compile_recipe
+from gristmill.jobs.recipes.generators import entries
 from gristmill.jobs.recipes.recipe import Recipe, load
-from gristmill.jobs.recipes.toml_file import parted
 from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.output import Output
 from gristmill.records.committed import CommittedRows, Upstream, extent_of
@@ -19,7 +18,7 @@ from gristmill.records.readers.parts import ParquetRows
 from gristmill.records.readers.places import DataFile
 from gristmill.records.readers.row_changes import RowChanges
 from gristmill.records.readers.sources import Source, SourceSpec
-from gristmill.records.spec import build, literals
+from gristmill.records.spec import literals
 from gristmill.stages.contract import Stage
 
 
@@ -63,9 +62,7 @@ class ProduceStep(Step):
         stages = build_stages(recipe)
         absent = [link for link in self.links if not self._is_readable(link)]
         if absent:
-            kind, table = parted(recipe.generator, "generator")
-            generator_type: Any = generator_class(kind)
-            build(generator_type.Spec, table, "generator")
+            list(entries(recipe))  # raises for their faults
             self.note = f"the rest is checked when step '{absent[0].step}' is done"
             return
         self.compiled = compile_recipe(recipe, source=self._source(recipe, stages))

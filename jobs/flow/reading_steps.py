@@ -27,7 +27,8 @@ from gristmill.records.spec import literals, nearest, plain
 from gristmill.records.stores.opening import open_store
 
 # Flag of a step: name of the option of a pack.
-PACK_OPTIONS = {name: name for name in ("shard_mb", "seed", "facts", "without")} | {"public": "is_public"}
+PACK_OPTIONS = {name: name for name in ("shard_mb", "seed", "facts", "without", "without_reasoning")}
+PACK_OPTIONS |= {"public": "is_public"}
 
 
 class ReadingStep(Step):

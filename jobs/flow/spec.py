@@ -1,5 +1,6 @@
 """A flow file: steps of several verbs in order, each with the outputs of earlier steps as its inputs."""
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gristmill.cluster.spec import ClusterSpec
+from gristmill.jobs.recipes.kind_change import leave_out_other_keys
 from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table, put
 from gristmill.records.errors import UserError
 from gristmill.records.shipped import PREFIX, shipped_path
@@ -23,7 +25,10 @@ KEYS: dict[str, tuple[str, ...]] = {  # of a step, by verb; of several with a sl
     "evaluate": ("run",),
 }
 FLAGS = {  # of the verb's command that a step may set
-    "pack": {"format": str, "shard_mb": int, "seed": int, "facts": str, "without": str, "public": bool},
+    "pack": {
+        **{"format": str, "shard_mb": int, "seed": int, "facts": str, "without": str, "public": bool},
+        "without_reasoning": bool,
+    },
     "evaluate": {
         **dict.fromkeys(("real_train", "real_holdout", "schema", "target", "model", "text_column"), str),
         **dict.fromkeys(("perplexity_model", "student", "teacher"), str),
@@ -49,7 +54,7 @@ class StepSpec:
     run: str | None = None  # For pack and evaluate: the output to work on, usually "step:NAME".
     # Changes of the recipe, study or mixture, as --set makes them: { limits.asks = 100, "stages.0.threshold" = 0.7 }.
     set: dict[str, Any] = field(default_factory=dict)
-    # For pack (format, shard_mb, seed, facts, without, public) and evaluate (real_train, real_holdout, target, ...):
+    # For pack (format, shard_mb, without, without_reasoning, ...) and evaluate (real_train, real_holdout, target, ...):
     # flags of the command.
     flags: dict[str, Any] = field(default_factory=dict)
     # For produce: whether to start on the rows that the step before has committed so far, beside that step. It then
@@ -80,7 +85,7 @@ class StepSpec:
             if flag not in kinds:
                 hint = nearest(flag, kinds) if kinds else f": {self.verb} has none"
                 raise ValueError(f"step '{self.name}': unknown flag '{flag}'{hint}")
-            if not isinstance(value, kinds[flag]) or isinstance(value, bool):
+            if not isinstance(value, kinds[flag]) or isinstance(value, bool) is not (kinds[flag] is bool):
                 raise ValueError(f"step '{self.name}': flags.{flag} must be a {kinds[flag].__name__}")
         for flag in ("real_train", "real_holdout") if self.verb == "evaluate" else ():
             if flag not in self.flags:
@@ -130,11 +135,13 @@ def _tables(step: StepSpec, flow: FlowSpec, folder: Path) -> dict[str, Any] | No
         source = str(folder / source)
     try:
         table = load_table(source)
+        before = copy.deepcopy(table)
         for address, value in _leaves(step.set):
             try:
                 put(table, address, value)
             except (IndexError, ValueError, TypeError, AttributeError):
                 raise UserError(f"set: there is no '{address}' to set") from None
+        leave_out_other_keys(before, table)
     except UserError as error:
         raise UserError(f"step '{step.name}': {error}") from None
     cluster = table.get("cluster", {})

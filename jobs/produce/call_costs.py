@@ -38,13 +38,20 @@ def call_cost(compiled: CompiledRecipe, totals: Summary) -> CallCost | None:
         return None
     if totals.asks:
         return CallCost(totals.paid / totals.asks, False, f"{totals.asks:,} rows of this output")
-    text_tokens = _answer_tokens(compiled)
-    bound = 0.0
-    for part in filter(has_price, compiled.paid_parts):
-        if isinstance(part, Generator):
-            bound += _price(part, *_generator_tokens(compiled))
-        elif isinstance(part, Judge):
-            bound += _price(part, *_judge_tokens(part, text_tokens))
+    generators = compiled.generator.parts
+    division = compiled.plan.division
+    weights = division.weights if division else [1.0]
+    bounds = [
+        weight * _price(part, *_generator_tokens(compiled, part))
+        for part, weight in zip(generators, weights)
+        if has_price(part)
+    ]
+    # With a column of the source, all asks may be those of the dearest.
+    bound = max(bounds, default=0.0) if division and division.column else sum(bounds)
+    text_tokens = max(_answer_tokens(compiled, part) for part in generators)
+    for judge in filter(has_price, compiled.stages):
+        if isinstance(judge, Judge):
+            bound += _price(judge, *_judge_tokens(judge, text_tokens))
     basis = f"max_tokens, and prompts of the first rows at {CHARS_PER_TOKEN} characters a token"
     return CallCost(bound, True, basis)
 
@@ -59,18 +66,18 @@ def _max_tokens(part: Any) -> int:
     return int(getattr(part, "sampling", {}).get("max_tokens") or MAX_TOKENS)
 
 
-def _answer_tokens(compiled: CompiledRecipe) -> float:
+def _answer_tokens(compiled: CompiledRecipe, part: Generator) -> float:
     """The most tokens that an ask writes; for a generator without a method, those of a row of the source."""
-    if compiled.method is None:
+    if compiled.method is None or part.method is None:
         return _mean([len(text) for text in _texts(compiled)]) / CHARS_PER_TOKEN
-    max_tokens = _max_tokens(compiled.generator)
+    max_tokens = _max_tokens(part)
     return float(compiled.method.most_tokens(max_tokens) or max_tokens)
 
 
-def _generator_tokens(compiled: CompiledRecipe) -> tuple[float, float]:
+def _generator_tokens(compiled: CompiledRecipe, part: Generator) -> tuple[float, float]:
     """(tokens in, tokens out) of an ask, both at most. The prompt of a later call may hold all answers before it."""
-    max_tokens, most = _max_tokens(compiled.generator), _answer_tokens(compiled)
-    probes = [_first_calls(compiled, text) for text in _texts(compiled)]
+    max_tokens, most = _max_tokens(part), _answer_tokens(compiled, part)
+    probes = [_first_calls(compiled, part, text) for text in _texts(compiled)]
     num_calls = max([math.ceil(most / max_tokens), *(probe.num_calls for probe in probes)])
     prompt = _mean([probe.num_chars / probe.num_calls for probe in probes if probe.num_calls]) / CHARS_PER_TOKEN
     answers_in_prompts = max_tokens * num_calls * (num_calls - 1) / 2
@@ -116,11 +123,11 @@ class Probe:
         raise AskRefused("probe")
 
 
-def _first_calls(compiled: CompiledRecipe, text: str) -> Probe:
+def _first_calls(compiled: CompiledRecipe, part: Generator, text: str) -> Probe:
     """The calls that a row begins with."""
     probe, fields = Probe(), fields_of(text)
     if compiled.method is not None and fields is not None:
-        sampling, form = getattr(compiled.generator, "sampling", {}), getattr(compiled.generator, "form", FREE_TEXT)
+        sampling, form = getattr(part, "sampling", {}), getattr(part, "form", FREE_TEXT)
         try:
             asyncio.run(compiled.method.run(Ask("0" * 32, 0, fields), Session(probe, 0, sampling, form)))
         except (AskRefused, RecursionError):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gristmill.jobs.produce.closing import check_closed, closed_at, unreached
 from gristmill.jobs.produce.drive import drive, end_state
 from gristmill.jobs.produce.existing import existing_of, prepare
 from gristmill.jobs.produce.forecast import forecast, forecast_table, plan_table
@@ -17,6 +18,7 @@ from gristmill.jobs.report.command import write_report
 from gristmill.jobs.report.tallies import in_order
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.console import SafeConsole, open_console
+from gristmill.jobs.terminal.generator_yields import generator_table
 from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import cost_table, money, totals_table
@@ -24,7 +26,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.exit_codes import DONE, SHORT, STOPPED
 from gristmill.records.output import answers, ledger
 from gristmill.records.output.manifest import NAME as MANIFEST
-from gristmill.records.output.manifest import Manifest, State
+from gristmill.records.output.manifest import Manifest, State, generator_names, tools_sentence
 from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.output.shard_names import KEPT, REJECTED, shard_name
 from gristmill.records.output.shard_reading import read_shard
@@ -116,6 +118,8 @@ def run(compiled: CompiledRecipe, output: Output, console: SafeConsole | None = 
         else:
             if totals.num_lots:
                 logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
+            if sentence := tools_sentence(manifest.recipe):
+                logger.info(f"{store.uri}: {sentence[0].lower()}{sentence[1:]}")
             if names := compiled.remote_pools:
                 logger.info(
                     f"{', '.join(names)}: an endpoint promises no answer twice. Committed rows stay as they are, but a "
@@ -145,6 +149,7 @@ def check_output(manifest: Manifest | None, compiled: CompiledRecipe, store: Sto
         return
     if manifest.fingerprint != compiled.fingerprint:
         raise refusal(store.uri, "was made by another recipe", manifest.identity, compiled.identity)
+    check_closed(compiled.recipe.limits, manifest.closed_at, manifest.totals, store.uri)
 
 
 def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, dict[int, list[str]]]:
@@ -159,6 +164,8 @@ def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, 
     pin_source(manifest, compiled.source)
     strangers: list[str] = []
     totals = ledger.totals(store, manifest, ledger.committed(store, manifest, strangers))
+    manifest.closed_at = closed_at(store, totals.num_lots)  # a driver that was killed may not have written it
+    check_closed(compiled.recipe.limits, manifest.closed_at, totals, store.uri)
     full = totals.num_lots * compiled.plan.lot_size
     if totals.asks != full and not _is_done(compiled, totals):
         raise UserError(
@@ -203,6 +210,8 @@ def show_outcome(outcome: Outcome, compiled: CompiledRecipe, store: Store) -> No
     """Print the totals, some kept rows and what to do next."""
     manifest, console = outcome.manifest, open_console()
     console.print(totals_table(outcome.totals, f"{compiled.recipe.name}: {outcome.state}"))
+    if (table := generator_table(outcome.totals, manifest.cost, generator_names(manifest.recipe))) is not None:
+        console.print(table)
     console.print(cost_table(outcome.totals, [s.name for s in compiled.stages], manifest.cost))
     if compiled.recipe.gate_audit and outcome.totals.num_lots:
         labels = gate_audit.count(store, outcome.totals.num_lots, compiled.recipe.gate_audit)
@@ -224,10 +233,19 @@ def show_outcome(outcome: Outcome, compiled: CompiledRecipe, store: Store) -> No
             f"a new --out, or raise the limit to resume"
         )
     elif outcome.state == "exhausted":
-        console.print_line(
-            f"the source ended before {_unreached(compiled, outcome.totals)}: set source.cycle = true, or add rows and "
-            f"use a new --out"
-        )
+        console.print_line(_exhausted(compiled, outcome.totals))
+
+
+def _exhausted(compiled: CompiledRecipe, totals: Summary) -> str:
+    """What ended a run before its goal, and what to do."""
+    limits, goal = compiled.recipe.limits, _unreached(compiled, totals)
+    if unreached(limits, totals):
+        if compiled.is_full(totals):
+            return f"all quotas were full before {goal}: raise the quotas and use a new --out"
+        other = limits.reached(totals) or ("asks" if limits.asks is not None and totals.asks >= limits.asks else None)
+        if other:
+            return f"limits.{other} = {getattr(limits, other):,} ended the run before {goal}: raise it to resume"
+    return f"the source ended before {goal}: set source.cycle = true, or add rows and use a new --out"
 
 
 def _unreached(compiled: CompiledRecipe, totals: Summary) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from gristmill.jobs.produce.call_costs import call_cost
+from gristmill.jobs.produce.closing import closed_at, unreached
 from gristmill.jobs.produce.inputs import SourceWatch
 from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.compile import CompiledRecipe
@@ -20,9 +21,9 @@ BUDGET_ENDS = ("device_s", "cost")
 
 def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> State:
     """The state of a run that was not stopped; `ended` is the limit that ended it, None where the asks ran out."""
-    if ended == "quotas" or compiled.is_full(totals):
-        return "complete"
     limits, num_asks = compiled.recipe.limits, compiled.plan.num_asks
+    if ended == "quotas" or compiled.is_full(totals):
+        return "exhausted" if unreached(limits, totals) else "complete"
     if ended in BUDGET_ENDS:
         is_endless = num_asks is None and compiled.recipe.source.cycle
         only_goal = is_endless and not (limits.kept_rows or limits.kept_tokens or limits.tokens)
@@ -30,7 +31,7 @@ def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> S
     if limits.alarm(totals) and not limits.reached(totals) and (num_asks is None or totals.asks < num_asks):
         return "alarm"
     wanted_more = (limits.kept_rows or limits.kept_tokens or limits.tokens) and not limits.reached(totals)
-    return "exhausted" if wanted_more else "complete"
+    return "exhausted" if wanted_more or unreached(limits, totals) else "complete"
 
 
 def drive(
@@ -54,13 +55,13 @@ def drive(
     from gristmill.cluster.preflight import request_of, seated
 
     recipe, generator = compiled.recipe, compiled.generator
-    spec, is_pooled = recipe.cluster, generator.needs.pooled
+    spec = recipe.cluster
     pipeline = LotPipeline(
         compiled.plan,
         compiled.stages,
         compiled.schema,
         recipe.output,
-        None if is_pooled else generator,
+        generator.unpooled,
         compiled.pooled,
     )
     spent, paid_parts = (manifest.spent("device_s"), manifest.spent("cost")), compiled.paid_parts
@@ -80,7 +81,7 @@ def drive(
             spec,
             recipe.limits,
             seat,
-            generator if is_pooled else None,
+            generator.pooled,
             totals,
             *spent,
             leftovers,
@@ -106,6 +107,8 @@ def drive(
                 raise
         if ended != "stopped":
             watch.end()
+        if recipe.limits.exact:
+            manifest.closed_at = closed_at(store, totals.num_lots)
         state = "stopped" if ended == "stopped" else end_state(compiled, totals, ended)
         if paid_parts:
             monitor.paid = totals.paid + answers.settle(store, compiled.fingerprint, totals.num_lots)

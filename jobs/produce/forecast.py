@@ -1,10 +1,12 @@
 """`produce --dry-run`: the plan of a run, and a forecast of its asks, tokens, hours and cost."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich.table import Table
 
+from gristmill.generators.several import Several
 from gristmill.jobs.produce.call_costs import CallCost, call_cost
 from gristmill.jobs.produce.existing import existing_of
 from gristmill.jobs.recipes.compile import CompiledRecipe
@@ -28,9 +30,10 @@ def plan_table(compiled: CompiledRecipe, uri: str) -> Table:
     unknown = "no end" if compiled.source.is_ended else "known when that step is done"
     table.add_row("asks", unknown if plan.num_asks is None else f"{plan.num_asks:,}")
     table.add_row("lots", "" if plan.num_lots is None else f"{plan.num_lots:,} of {plan.lot_size:,} asks")
-    limits = {k: v for k, v in recipe.limits.__dict__.items() if v is not None}
-    table.add_row("limits", ", ".join(f"{k} = {v:,}" for k, v in limits.items()) or "none")
-    table.add_row("generator", f"{compiled.generator.kind} {compiled.generator.model or ''}".strip())
+    limits = [f"{k} = {v:,}" for k, v in vars(recipe.limits).items() if v is not None and not isinstance(v, bool)]
+    table.add_row("limits", ", ".join([*limits, *(["exact"] if recipe.limits.exact else [])]) or "none")
+    for what, words in _generators(compiled):
+        table.add_row(what, words)
     if compiled.method:
         table.add_row("method", compiled.method.kind)
     table.add_row("stages", " -> ".join(s.name for s in compiled.stages) or "none")
@@ -40,6 +43,22 @@ def plan_table(compiled: CompiledRecipe, uri: str) -> Table:
         table.add_row("against", f"{names}: {keys:,} keys in the index, {missing:,} rows to be signed first")
     table.add_row("columns", ", ".join(compiled.schema.names))
     return table
+
+
+def _generators(compiled: CompiledRecipe) -> Iterator[tuple[str, str]]:
+    """The generator, or each of several with the asks that it takes."""
+    generator = compiled.generator
+    if not isinstance(generator, Several):
+        yield "generator", f"{generator.kind} {generator.model or ''}".strip()
+        return
+    division = generator.division
+    for number, (share, weight) in enumerate(zip(generator.shares, division.weights)):
+        author, model = share.author, "" if share.model in (share.name, share.kind) else share.model
+        how = f"{weight:.0%} of the asks" if division.by == "shares" else "samples in turn"
+        if division.column:
+            takes = f"{division.column} = {' or '.join(author.when)}" if author.when else f"any other {division.column}"
+            how = f"{takes}, share {author.share:g}" if division.by == "shares" else f"{takes}, {how}"
+        yield "" if number else "generators", f"{share.name}: {' '.join(filter(None, (share.kind, model)))}, {how}"
 
 
 @dataclass(frozen=True)
@@ -70,9 +89,9 @@ def forecast(compiled: CompiledRecipe, manifest: Manifest | None) -> Forecast:
     asks = _asks(compiled, totals, per_call)
     tokens_a_row = totals.tokens_out / totals.asks if totals.asks else None
     at_most = tokens_a_row is None
-    sampling = getattr(compiled.generator, "sampling", {})
-    if tokens_a_row is None and compiled.generator.needs.pooled:
-        tokens_a_row = sampling.get("max_tokens")
+    if tokens_a_row is None and compiled.generator.pooled:
+        most = [getattr(part, "sampling", {}).get("max_tokens") for part in compiled.generator.parts]
+        tokens_a_row = None if None in most else max(number for number in most if number is not None)
         if compiled.method and tokens_a_row is not None:
             tokens_a_row = compiled.method.most_tokens(tokens_a_row)
     tokens = asks * tokens_a_row if asks is not None and tokens_a_row is not None else limits.tokens
@@ -93,9 +112,10 @@ def forecast(compiled: CompiledRecipe, manifest: Manifest | None) -> Forecast:
         hint = f"to forecast {what}, set cluster.tokens_per_s or make a few lots first: --set limits.asks=..."
     elif device_hours and price is None:
         hint = "to forecast the cost, set cluster.price_per_device_hour"
+    kept = asks * totals.kept / totals.asks if asks is not None and totals.asks else None
     return Forecast(
         asks,
-        asks * totals.kept / totals.asks if asks is not None and totals.asks else None,
+        kept if kept is None or limits.exact_rows is None else min(kept, limits.exact_rows),
         tokens,
         at_most,
         hours,
@@ -138,7 +158,9 @@ def _asks(compiled: CompiledRecipe, totals: Summary, per_call: CallCost | None) 
 
 def _tokens_per_s(compiled: CompiledRecipe, manifest: Manifest | None, totals: Summary) -> tuple[float | None, str]:
     """Tokens per second of the whole pool, and the basis of the number."""
-    stated, replicas = compiled.recipe.cluster.tokens_per_s, compiled.recipe.cluster.replicas
+    stated = compiled.recipe.cluster.tokens_per_s
+    pools = [compiled.pools[name][1] for name in compiled.generator.pooled]
+    replicas = sum(pool.replicas for pool in pools) if pools else compiled.recipe.cluster.replicas
     device_s = manifest.spent("device_s") if manifest else 0.0
     if manifest and device_s and totals.tokens_out:
         devices = sum(needs.num_devices * pool.replicas for needs, pool in compiled.pools.values())

@@ -105,7 +105,7 @@ class Monitor:
             "start",
             num_lots=self.totals.num_lots,
             num_asks=self.compiled.plan.num_asks,
-            replicas=pools.get("generator", 0),
+            replicas=sum(pools[name] for name in self.compiled.generator.pooled),
             pools=pools,
         )
         self.save()
@@ -157,6 +157,14 @@ class Monitor:
             start["device_s"] = round(progress.device_s - self.before[0], 1)
             start["cost"] = round(progress.cost - self.before[1], 9)
             start["paid"] = round(progress.paid - self.before[2], 9)
+            start["pools"] = {
+                name: {
+                    "device_s": round(pool.device_s, 1),
+                    "cost": round(pool.cost, 9),
+                    "paid": round(pool.paid, 9),
+                }
+                for name, pool in progress.spending.items()
+            }
             start["retries"] = dict(progress.retries)
             start["engines"] = speed_literals(progress)
             if progress.facts:

@@ -96,7 +96,8 @@ def _entry(path: Path, root: Path, what: str) -> Entry:
     except ValueError as error:
         raise UserError(f"{place}: not valid TOML: {error}") from None
     header = header_lines(text)
-    kinds = [table.get(section, {}).get("kind") for section in ("method", "model", "family", "generator")]
+    parts = [table.get(section) for section in ("method", "model", "family", "generator")]
+    kinds = [part.get("kind") for part in [*parts, *table.get("generators", [])] if part]
     kind = next((kind for kind in kinds if kind), "")
     makes = header.get("Makes") or str(table.get("description") or "")
     return Entry(path.stem, place, what, makes, str(kind), header.get("Paper", ""), header.get("Cost", ""))

@@ -8,14 +8,18 @@ import pyarrow as pa
 
 from gristmill.cluster.spec import ClusterSpec, Limits
 from gristmill.generators.contract import Generator
+from gristmill.generators.several import Several
 from gristmill.generators.text.contract import Method
 from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.records.errors import UserError
+from gristmill.records.mixing.regimes import REAL
 from gristmill.records.output.templates import COLUMN
 from gristmill.records.pairs import OTHER, OTHER_ID
 from gristmill.records.readers.sources import Source, SourceSpec
 from gristmill.records.rounds import check_rounds
+from gristmill.records.schema import LIMIT, SURPLUS
 from gristmill.records.spec import nearest
+from gristmill.stages.admission.balance import Balance
 from gristmill.stages.admission.contract import Admission
 from gristmill.stages.contract import Stage
 from gristmill.stages.dedup.contract import Duplicates
@@ -25,9 +29,18 @@ NUM_PEEKED = 16  # rows of the source that are read to learn its columns
 
 def check_source(source: Source, source_spec: SourceSpec, generator: Generator) -> None:
     """Refuse a source in which no row has the columns that the generator reads; single bad rows are rejected later."""
+    if source_spec.kind is not None and generator.origin == REAL:
+        raise UserError(
+            f"rows of source.kind = '{source_spec.kind}' are synthetic, and generator '{generator.kind}' calls them "
+            'real: set generator.origin = "synthetic"'
+        )
     columns: set[str] = set()
-    reader = f"method '{generator.method}'" if generator.method else f"generator '{generator.kind}'"
-    wanted = [(name, f"{reader} reads") for name in generator.fields_read()]
+    wanted = []
+    for part in generator.parts:
+        reader = f"method '{part.method}'" if part.method else f"generator '{part.kind}'"
+        wanted += [(name, f"{reader} reads") for name in part.fields_read()]
+    if isinstance(generator, Several) and generator.division.column:
+        wanted.append((generator.division.column, "division.column names"))
     wanted += [(name, "source.carry names") for name in source_spec.carry]
     wanted += [(source_spec.id_column, "source.id_column names")] if source_spec.id_column else []
     if source.columns is not None:
@@ -107,14 +120,21 @@ def check_stages(stages: Sequence[Stage]) -> None:
         raise UserError("stages: dedup comes before balance and novelty, which admit rows that are no duplicates")
 
 
-def check_pools(cluster: ClusterSpec, stages: Sequence[Stage]) -> None:
-    """Refuse a pool for a stage that is not there, or whose verdicts come when lots commit."""
+def check_pools(cluster: ClusterSpec, stages: Sequence[Stage], generator: Generator) -> None:
+    """Refuse a pool for a stage or generator that is not there, or whose verdicts come when lots commit."""
     by_name = {s.name: s for s in stages}
+    generators = {part.name: part for part in generator.shares} if isinstance(generator, Several) else {}
     for name in cluster.pools:
+        if name in generators:
+            if not generators[name].needs.pooled:
+                raise UserError(f"cluster.pools.{name}: generator '{name}' has no engine; it runs in CPU workers")
+            continue
         if name not in by_name:
-            raise UserError(f"cluster.pools.{name}: no stage has this name{nearest(name, by_name)}")
+            raise UserError(f"cluster.pools.{name}: no stage has this name{nearest(name, [*by_name, *generators])}")
         if isinstance(by_name[name], Duplicates) and by_name[name].needs is None:
             raise UserError(f"cluster.pools.{name}: {name} has no engine; cluster.index_actors spreads its index")
+        if by_name[name].compares_rows:
+            raise UserError(f"cluster.pools.{name}: {name} has no engine; it compares rows of a lot on CPU workers")
         if isinstance(by_name[name], Admission):
             raise UserError(f"cluster.pools.{name}: {name} has no engine; its verdicts come when lots commit")
 
@@ -168,7 +188,7 @@ def check_cost(recipe: Recipe, generator: Generator, stages: Sequence[Stage]) ->
     """Refuse a limit on the cost of a run without any price: it would never end."""
     if recipe.limits.cost is None or recipe.cluster.price_per_device_hour is not None:
         return
-    parts: list[Generator | Stage] = [generator, *stages]
+    parts: list[Generator | Stage] = [*generator.parts, *stages]
     if not any(map(has_price, parts)):
         raise UserError(
             "limits.cost needs cluster.price_per_device_hour, or an endpoint with price_in and price_out: nothing in "
@@ -177,8 +197,16 @@ def check_cost(recipe: Recipe, generator: Generator, stages: Sequence[Stage]) ->
 
 
 def check_room(limits: Limits, stages: Sequence[Stage]) -> None:
-    """Refuse a limit on kept rows above the size of the Bloom filters: the run would end before it."""
+    """Refuse a limit on kept rows that the stages can never reach, and a stage that has the name of the limits."""
     for stage in stages:
+        if limits.exact and stage.name == LIMIT:
+            raise UserError(f"stage '{LIMIT}': limits.exact rejects rows as {SURPLUS}; give the stage another name")
+        admitted = sum(stage.spec.quotas.values()) if isinstance(stage, Balance) and stage.spec.other == 0 else None
+        if admitted is not None and limits.exact_rows is not None and admitted < limits.exact_rows:
+            raise UserError(
+                f"limits.kept_rows is exactly {limits.exact_rows:,}, but the quotas of stage '{stage.name}' admit "
+                f"{admitted:,} rows; lower it to that, or raise the quotas"
+            )
         most = getattr(stage.spec, "bloom_rows", None)
         if most is not None and limits.kept_rows is not None and limits.kept_rows > most:
             raise UserError(

@@ -9,10 +9,10 @@ import pyarrow as pa
 from gristmill.cluster.spec import PoolSpec
 from gristmill.engines.needs import Needs
 from gristmill.generators.contract import Generator
-from gristmill.generators.registry import generator_class
+from gristmill.generators.several import Several
 from gristmill.generators.text.contract import Method
-from gristmill.generators.text.registry import method_class
 from gristmill.jobs.recipes import checks
+from gristmill.jobs.recipes.generators import build_generator
 from gristmill.jobs.recipes.identity import identity_literals, resolved_literals
 from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.jobs.recipes.toml_file import parted
@@ -65,9 +65,7 @@ class CompiledRecipe:
         """What a replica of each pool needs and how many there are, by the pool's name."""
         spec = self.recipe.cluster
         pools = {s.name: (s.needs or Needs(), spec.pool(s.name)) for s in self.stages if s.name in self.pooled}
-        if self.generator.needs.pooled:
-            pools["generator"] = (self.generator.needs, spec.generator_pool)
-        return pools
+        return pools | {name: (g.needs, spec.generator_pool(name)) for name, g in self.generator.pooled.items()}
 
     @property
     def is_repeatable(self) -> bool:
@@ -78,7 +76,7 @@ class CompiledRecipe:
     @property
     def paid_parts(self) -> list[Generator | Stage]:
         """The parts whose engines are paid by the call."""
-        parts: list[Generator | Stage] = [self.generator, *self.stages]
+        parts: list[Generator | Stage] = [*self.generator.parts, *self.stages]
         return [part for part in parts if part.is_paid]
 
     @property
@@ -89,8 +87,7 @@ class CompiledRecipe:
     @property
     def engine_widths(self) -> dict[str, int]:
         """The largest number of engines in its pools, by key: see Needs.key."""
-        parts: dict[str, Generator | Stage] = {s.name: s for s in self.stages}
-        parts["generator"] = self.generator
+        parts: dict[str, Generator | Stage] = {**{s.name: s for s in self.stages}, **self.generator.pooled}
         widths: Counter[str] = Counter()
         for name, (needs, spec) in self.pools.items():
             if (key := needs.key(parts[name].engine_key)) is not None:
@@ -137,7 +134,8 @@ def compile_recipe(recipe: Recipe, is_old: bool = False, source: Source | None =
 def _compile(recipe: Recipe, pins: Pins, is_old: bool, source: Source | None) -> CompiledRecipe:
     generator, method = build_generator(recipe)
     stages = build_stages(recipe)
-    source = source or open_source(recipe.source)
+    checks.check_pools(recipe.cluster, stages, generator)
+    source = source or open_source(recipe.source, recipe.seed)
     checks.check_source(source, recipe.source, generator)
     if (columns := _columns_read(recipe, generator, method, stages)) is not None:
         source.select(columns)
@@ -151,7 +149,7 @@ def _compile(recipe: Recipe, pins: Pins, is_old: bool, source: Source | None) ->
     run = RunContext(source, plan.fingerprint, plan.generation, plan.lot_size)
     for stage in stages:
         stage.bind(run)
-    parts: list[Generator | Stage] = [generator, *stages]
+    parts: list[Generator | Stage] = [generator, *generator.pooled.values(), *stages]
     for part in parts:
         part.pins = pins
     shown = masked(literals)
@@ -160,28 +158,13 @@ def _compile(recipe: Recipe, pins: Pins, is_old: bool, source: Source | None) ->
 
 def _columns_read(recipe: Recipe, generator: Generator, method: Method | None, stages: list[Stage]) -> set[str] | None:
     """The columns of the source that the run reads; None with a plug-in, which may read any."""
-    parts = [generator, *stages, *([method] if method else [])]
+    parts = [*generator.parts, *stages, *([method] if method else [])]
     if any(source_identity(part) for part in parts):
         return None
     columns = {*generator.fields_read(), *recipe.source.carry, *(method.feedback_columns if method else ())}
     if recipe.pairs is not None:
         columns.add(recipe.pairs.column)
     return columns.union(ROUND_COLUMNS, *(stage.reads() for stage in stages if stage.reads_source))
-
-
-def build_generator(recipe: Recipe) -> tuple[Generator, Method | None]:
-    """The generator and, in a text generator, its method. Raises UserError for unknown kinds and keys."""
-    kind, table = parted(recipe.generator, "generator")
-    generator_type: Any = generator_class(kind)
-    spec = build(generator_type.Spec, table, "generator")
-    if not generator_type.takes_method:
-        if recipe.method is not None:
-            raise UserError(f"[method] is for text generators; generator '{kind}' takes none")
-        return generator_type(spec), None
-    kind, table = parted(recipe.method or {"kind": "prompt"}, "method")
-    method_type = method_class(kind)
-    method = method_type(build(method_type.Spec, table, "method"))
-    return generator_type(spec, method), method
 
 
 def build_stages(recipe: Recipe) -> list[Stage]:
@@ -195,7 +178,6 @@ def build_stages(recipe: Recipe) -> list[Stage]:
             raise UserError(f"stages[{number}]: name must be a word without a colon, not {name!r}")
         stages.append(stage_type(build(stage_type.Spec, rest, f"stages[{number}] ({kind})"), name))
     checks.check_stages(stages)
-    checks.check_pools(recipe.cluster, stages)
     return stages
 
 
@@ -221,7 +203,7 @@ def _schema(recipe: Recipe, generator: Generator, stages: list[Stage]) -> pa.Sch
 
 
 def _plan(recipe: Recipe, source: Source, generator: Generator, mark: str) -> Plan:
-    is_known = source.is_ended and not recipe.source.cycle
+    is_known = source.is_ended and not recipe.source.cycle and not recipe.source.is_endless
     num_asks = source.num_rows * recipe.source.samples if is_known else None
     if rounds := recipe.rounds:
         num_asks = rounds.num * rounds.lots * recipe.lot_size
@@ -238,4 +220,5 @@ def _plan(recipe: Recipe, source: Source, generator: Generator, mark: str) -> Pl
         carry=recipe.source.carry,
         origin=generator.origin,
         round_lots=rounds.lots if rounds else None,
+        division=generator.division if isinstance(generator, Several) else None,
     )

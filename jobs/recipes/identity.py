@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gristmill.generators.contract import Generator
+from gristmill.generators.several import Several
 from gristmill.generators.text.contract import Method
 from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.records.masking.masks import masked
@@ -34,11 +35,12 @@ def identity_literals(
         "lot_size": recipe.lot_size,
         "source": {
             "content": source.digest(),
+            **source.literals,
             **{k: v for k, v in literals(recipe.source).items() if k in SOURCE_KEYS},
             **({"together": source.num_together} if source.num_together > 1 else {}),
         },
         "format": FORMAT,
-        "generator": {**generator.identity(), **_class_literals(generator)},
+        **_generator_literals(recipe, generator),
         "method": _without_places(_method_literals(method)) | source_identity(method) if method else None,
         "stages": stage_literals,
         "output": literals(recipe.output),
@@ -54,12 +56,29 @@ def resolved_literals(
     return masked(
         {
             **literals(recipe),
-            "generator": {"kind": kind_of(generator), **literals(generator.spec)},
+            **_resolved_generators(generator),
             "method": _method_literals(method),
             # The name of a stage comes last: the spec of a judge has a `name` of its own, that of its model.
             "stages": [{**literals(s.spec), "kind": kind_of(s), "name": s.name} for s in stages],
         }
     )
+
+
+def _generator_literals(recipe: Recipe, generator: Generator) -> dict[str, Any]:
+    if not isinstance(generator, Several):
+        return {"generator": {**generator.identity(), **_class_literals(generator)}}
+    parts = [{**share.identity(), **_class_literals(share.generator)} for share in generator.shares]
+    return {"generators": parts, "division": literals(recipe.division)}
+
+
+def _resolved_generators(generator: Generator) -> dict[str, Any]:
+    if not isinstance(generator, Several):
+        return {"generator": {"kind": kind_of(generator), **literals(generator.spec)}}
+    parts = []
+    for share in generator.shares:
+        author = {"name": share.name, "share": share.author.share, "when": list(share.author.when)}
+        parts.append({"kind": kind_of(share.generator), **literals(share.generator.spec), **author})
+    return {"generators": parts}
 
 
 def _class_literals(part: Generator | Stage) -> dict[str, Any]:

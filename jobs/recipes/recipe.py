@@ -7,6 +7,7 @@ from typing import Any
 from gristmill.cluster.spec import ClusterSpec, Limits
 from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table
 from gristmill.jobs.release.facts import ReleaseSpec
+from gristmill.records.division import DivisionSpec
 from gristmill.records.output.shards import OutputSpec
 from gristmill.records.pairs import PairsSpec
 from gristmill.records.readers.sources import SourceSpec
@@ -35,7 +36,11 @@ class Recipe:
     """The whole file. A table with a `kind` is checked by the class that its kind names."""
 
     name: str  # The name of the run, in its report and its metrics.
-    generator: dict[str, Any]  # `[generator]`: what makes the rows; its kind names the other keys.
+    # `[generator]`: what makes the rows; its kind names the other keys.
+    generator: dict[str, Any] | None = later(None)
+    # `[[generators]]` in its place: several, each with its own pool; each ask goes to one of them.
+    generators: tuple[dict[str, Any], ...] = later(())
+    division: DivisionSpec = later(DivisionSpec())  # `[division]`: how asks are divided among [[generators]].
     # `[source]`: the rows that asks are made from; by default empty asks without end.
     source: SourceSpec = field(default_factory=lambda: SourceSpec(items=({},), cycle=True))
     description: str = ""  # One sentence about the run, for its report.
@@ -53,12 +58,17 @@ class Recipe:
     cluster: ClusterSpec = field(default_factory=ClusterSpec)  # `[cluster]`: where the run runs; never changes a row.
 
     def __post_init__(self) -> None:
+        if self.generator is None and not self.generators:
+            raise ValueError("key 'generator' is missing: add a table [generator], or several as [[generators]]")
+        if self.generator is not None and self.generators:
+            raise ValueError("give either [generator] or [[generators]], not both")
+        if not self.generators and self.division != DivisionSpec():
+            raise ValueError("[division] divides asks among [[generators]], and there are none")
         if not 1 <= self.lot_size <= 1_000_000:
             raise ValueError("lot_size must lie in 1..1000000")
-        if self.source.cycle and self.limits.is_endless:
-            raise ValueError(
-                "source.cycle goes on for ever: give [limits] asks, kept_rows, kept_tokens, tokens or cost"
-            )
+        if (self.source.cycle or self.source.is_endless) and self.limits.is_endless:
+            what = "source.cycle goes on for ever" if self.source.cycle else "source.kind without num_rows has no end"
+            raise ValueError(f"{what}: give [limits] asks, kept_rows, kept_tokens, tokens or cost")
 
 
 def load(path: TomlSource, settings: Sequence[str] = ()) -> Recipe:

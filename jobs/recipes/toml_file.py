@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gristmill.jobs.recipes.kind_change import leave_out_other_keys
 from gristmill.records.errors import UserError
 from gristmill.records.literals import toml_tables
 from gristmill.records.masking.masks import masked_setting, remember
@@ -18,7 +19,7 @@ from gristmill.records.spec import nearest
 logger = logging.getLogger(__name__)
 
 # Keys of places, which are relative to the working folder or to the recipe's, and those of the flags of a flow.
-PATH_KEYS = frozenset({"path", "file", "uri", "against"})
+PATH_KEYS = frozenset({"path", "file", "uri", "against", "table", "marginals"})
 FLAG_KEYS = frozenset({"facts", "without", "real_train", "real_holdout", "schema", "student"})
 TomlSource = str | Mapping[str, Any]  # the path of a TOML file, or the tables themselves
 
@@ -85,9 +86,12 @@ def _beside(path: str, folder: Path, where: str) -> str:
 
 def _with_settings(table: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """The table with the settings applied. From now on, messages of this process do not show its secrets."""
+    before = copy.deepcopy(table) if settings else table
     for setting in settings:
         apply(table, setting)
     remember(table)
+    if settings:
+        leave_out_other_keys(before, table)
     return table
 
 

@@ -17,10 +17,10 @@ from gristmill.jobs.terminal.tables import money
 from gristmill.records.licenses import HUB, UNKNOWN, license_id, license_url
 from gristmill.records.masking.masks import masked
 from gristmill.records.mixing.regimes import REAL
-from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.manifest import Manifest, generators_of
 from gristmill.records.output.shards import Summary
 from gristmill.records.printable import json_text
-from gristmill.records.schema import IDENTITY, PROVENANCE
+from gristmill.records.schema import IDENTITY, PROVENANCE, has_reasoning
 
 SIZES = [f"{low}<n<{high}" for low, high in pairwise("1K 10K 100K 1M 10M 100M 1B 10B 100B 1T".split())]  # of the Hub
 DESCRIPTION = "A synthetic corpus made with Gristmill."
@@ -44,7 +44,18 @@ def size_category(num_rows: int) -> str:
 
 def is_real(manifest: Manifest) -> bool:
     """Whether no row of the run is synthetic: `passthrough` keeps the rows of its source, which are real by default."""
-    return bool((manifest.recipe.get("generator") or {}).get("origin") == REAL)
+    generators = generators_of(manifest.recipe)
+    return bool(generators) and all(generator.get("origin") == REAL for generator in generators)
+
+
+def _makers(recipe: Mapping[str, Any]) -> str:
+    """The generators with their models, as the begin of a sentence that ends with the method."""
+    parts = []
+    for generator in generators_of(recipe):
+        model = generator.get("name") or generator["model"] if generator.get("model") else generator.get("name")
+        words = " with the model " if generator.get("model") else " named "
+        parts.append(f"{code(generator['kind'])}{f'{words}{code(str(model))}' if model else ''}")
+    return f"The generator was\n{parts[0]}" if len(parts) == 1 else f"The generators were\n{', '.join(parts)}"
 
 
 def facts_of_run(manifest: Manifest, totals: Summary, file: FactsFile, format_task: str | None = None) -> Facts:
@@ -53,6 +64,8 @@ def facts_of_run(manifest: Manifest, totals: Summary, file: FactsFile, format_ta
     spec = release_spec(recipe.get("release") or {}, file)
     source = recipe.get("source") or {}
     place = source.get("path") or ("the items of the recipe" if any(source.get("items") or ()) else None)
+    if source.get("kind"):
+        place = f"rows of the kind {source['kind']}, which are computed"
     license = file.source.license or source.get("license")
     return Facts(
         recipe["name"],
@@ -140,7 +153,15 @@ def _shown(value: Any) -> Any:
 
 def columns_table(schema: pa.Schema) -> str:
     lines = "\n".join(f"| {code(f.name)} | {prose(str(f.type))} | {_group(f.name)} |" for f in schema)
-    return f"| column | type | group |\n|---|---|---|\n{lines}\n"
+    return f"| column | type | group |\n|---|---|---|\n{lines}\n{_reasoning_note(schema)}"
+
+
+def _reasoning_note(schema: pa.Schema) -> str:
+    """A sentence about the reasoning that rows or messages hold; "" without."""
+    if has_reasoning(schema.names):
+        return "\n`reasoning` is what the model thought before its answer, in `tokens_reasoning` tokens.\n"
+    is_message = any(f.name == "messages" and "reasoning_content" in str(f.type) for f in schema)
+    return "\n`reasoning_content` of a message is what the model thought before it.\n" if is_message else ""
 
 
 READING = """## How to read it
@@ -178,10 +199,6 @@ def dataset_card(
     rejected = "\n".join(
         f"| rejected {prose(reason)} | {count:,} |" for reason, count in sorted(totals.rejected.items())
     )
-    generator = recipe["generator"]
-    model = (
-        f" with the model {code(str(generator.get('name') or generator['model']))}" if generator.get("model") else ""
-    )
     method = f", the method {code(recipe['method']['kind'])}" if recipe["method"] else ""
     origins = (
         "Every row is synthetic." if row_format else "Every row is synthetic unless its `origin` column says `real`."
@@ -197,8 +214,7 @@ were spent on rejected rows. {_calls_cost(totals, manifest)}"""
 
 {prose(facts.description)}
 
-{origins} The generator was
-{code(generator["kind"])}{model}{method}. The fingerprint of the recipe is `{manifest.fingerprint}`.
+{origins} {_makers(recipe)}{method}. The fingerprint of the recipe is `{manifest.fingerprint}`.
 {manifest.repeatability}
 
 ## Generated and kept rows

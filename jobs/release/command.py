@@ -30,9 +30,10 @@ def command(
     facts: str | None = None,
     without: str | None = None,
     is_public: bool = False,
+    without_reasoning: bool = False,
 ) -> int:
     """`gristmill pack`; see `pack`. With `dry_run`, count everything and write nothing."""
-    _pack(uri, to, PackOptions(shard_mb, seed, format_name, facts, without, is_public, dry_run))
+    _pack(uri, to, PackOptions(shard_mb, seed, format_name, facts, without, is_public, without_reasoning, dry_run))
     return 0
 
 

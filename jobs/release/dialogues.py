@@ -24,6 +24,8 @@ SHAREGPT = {  # the role of each `from`
     **{"observation": "tool", "tool": "tool", "function": "tool", "function_response": "tool"},
 }
 CALLS = ("function_call", "tool_call")  # `from` of a message whose value is the JSON of calls
+# A message that thought before its content.
+THINKING = pa.struct([*MESSAGE, pa.field("reasoning_content", pa.string())])
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # a message with one of these needs no content
 MAX_UINT = 2**64  # readers of JSON take integers below it
 

@@ -1,7 +1,8 @@
 """The formats of a release: row layouts that trainers read, converted from the columns of the methods.
 
 rows               the columns of the run as they are
-messages           `messages`: a list of messages, the input of chat templates
+messages           `messages`: a list of messages, the input of chat templates; the column `reasoning` becomes the
+                   `reasoning_content` of the last answer, where chat templates look for it
 alpaca             `instruction`, `input`, `output`: strings; `system` if the run has it
 preference         `prompt`, `chosen`, `rejected`: each a list of messages, the prompt explicit
 text               `text`: string
@@ -14,7 +15,7 @@ Formats with messages keep `tools`, `chat_template_kwargs`, `images` and `image`
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -22,6 +23,8 @@ import pyarrow as pa
 
 from gristmill.jobs.release.dialogues import (
     JSON,
+    THINKING,
+    THOUGHTS,
     CannotCarry,
     array_of,
     encoded,
@@ -49,9 +52,11 @@ from gristmill.jobs.release.row_shapes import (
     texts,
     value_of,
     with_columns_beside,
+    with_reasoning,
+    without_reasoning,
 )
 from gristmill.records.errors import UserError
-from gristmill.records.schema import IDENTITY, IMAGE, RESERVED, with_images
+from gristmill.records.schema import IDENTITY, IMAGE, REASONING, RESERVED, with_images
 
 ROWS = "rows"
 MESSAGES, ALPACA, PREFERENCE, TEXT, PROMPT_COMPLETION = "messages", "alpaca", "preference", "text", "prompt-completion"
@@ -117,16 +122,21 @@ class RowFormat:
         raise UserError(f"row {row[ID.name]}{place}: {what}, so it cannot become {self.name}; {remedy}")
 
 
-def find_format(name: str, columns: pa.Schema) -> RowFormat | None:
+def find_format(name: str, columns: pa.Schema, has_reasoning: bool = True) -> RowFormat | None:
     """The converter from these columns to the format; None for `rows`.
 
+    has_reasoning: whether messages have the model's reasoning, if the rows have it.
     Raises UserError with the missing columns and the formats that fit.
     """
     if name == ROWS:
         return None
     if name not in FORMATS:
         raise UserError(f"--format {name}: unknown format (known: {', '.join(FORMATS)})")
+    if name == MESSAGES and not has_reasoning and REASONING.name in columns.names:
+        columns = columns.remove(columns.get_field_index(REASONING.name))
     if row_format := _find(name, columns):
+        if name == MESSAGES and not has_reasoning:
+            return _without_reasoning(row_format)
         return row_format
     fitting = [ROWS, *(n for n in FORMATS[1:] if _find(n, columns))]
     texts = [f.name for f in columns if f.name not in RESERVED and (is_text(f.type) or is_dialogue(f.type))]
@@ -175,7 +185,7 @@ def _find(name: str, columns: pa.Schema) -> RowFormat | None:
         return _preference_format(columns)
     dialogue = next((n for n in DIALOGUES if _has(columns, n)), None)
     if name == MESSAGES and dialogue:
-        return _of_dialogues(name, columns, {"messages": [dialogue]}, partial(own_messages, dialogue=dialogue))
+        return _messages_format(columns, [dialogue], partial(own_messages, dialogue=dialogue))
     has = _has_text if name == ALPACA else _has
     pairs = [(n, a) for n in ANSWERS for a in ANSWERS[n] if has(columns, n) and has(columns, a)]
     if not pairs:
@@ -184,7 +194,7 @@ def _find(name: str, columns: pa.Schema) -> RowFormat | None:
     above = [n for n in (INPUT, SYSTEM) if _has_text(columns, n) and (n == SYSTEM or question == "instruction")]
     convert = partial(pair, question=question, answer=answer)
     if name == MESSAGES:
-        return _of_dialogues(name, columns, {"messages": [question, answer]}, partial(messages, convert), above)
+        return _messages_format(columns, [question, answer], partial(messages, convert), above)
     if name == PROMPT_COMPLETION and any(is_dialogue(columns.field(n).type) for n in (question, answer)):
         both = [question, answer]
         return _of_dialogues(name, columns, {"prompt": both, "completion": both}, convert, above)
@@ -212,17 +222,41 @@ def _preference_format(columns: pa.Schema) -> RowFormat | None:
     return _of_dialogues(PREFERENCE, columns, targets, partial(preference, prompt=prompt), above)
 
 
+def _messages_format(
+    columns: pa.Schema, sources: list[str], convert: Callable[[Row], Converted], above: Sequence[str] = ()
+) -> RowFormat:
+    if not _has_text(columns, REASONING.name):
+        return _of_dialogues(MESSAGES, columns, {"messages": sources}, convert, above)
+    convert = partial(with_reasoning, convert, column=REASONING.name)
+    return _of_dialogues(MESSAGES, columns, {"messages": sources}, convert, [*above, REASONING.name], has_thoughts=True)
+
+
+def _without_reasoning(row_format: RowFormat) -> RowFormat:
+    """The format without the fields of messages that hold reasoning."""
+    schema = row_format.schema
+    at = schema.get_field_index("messages")
+    inner = schema.field(at).type.value_type
+    if inner != JSON:
+        kept = pa.struct([field for field in inner if field.name not in THOUGHTS])
+        schema = schema.set(at, pa.field("messages", pa.list_(kept)))
+    return replace(row_format, schema=schema, _convert=partial(without_reasoning, row_format._convert))
+
+
 def _of_dialogues(
     name: str,
     columns: pa.Schema,
     targets: Mapping[str, Sequence[str]],
     convert: Callable[[Row], Converted],
     above: Sequence[str] = (),
+    has_thoughts: bool = False,
 ) -> RowFormat:
-    """A format whose columns are dialogues: `targets` names the columns that each is made of."""
+    """A format whose columns are dialogues: `targets` names the columns that each is made of.
+
+    has_thoughts: whether a message may hold the reasoning of another column.
+    """
     sources = [n for names in targets.values() for n in names]
     kinds = [JSON if _is_json(columns, n) else columns.field(n).type for n in sources]
-    message = pa.list_(message_type(kinds))
+    message = pa.list_(message_type([*kinds, *([THINKING] if has_thoughts else [])]))
     types: dict[str, pa.DataType] = dict.fromkeys(targets, message)
     tools = tuple(n for n in (TOOLS, FUNCTIONS) if n in columns.names)
     types |= {TOOLS: pa.list_(JSON)} if tools else {}

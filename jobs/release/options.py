@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gristmill.jobs.recipes.toml_file import TomlSource
-from gristmill.jobs.release.formats import ROWS
+from gristmill.jobs.release.formats import MESSAGES, ROWS
 from gristmill.records.errors import UserError
 
 
@@ -17,8 +17,16 @@ class PackOptions:
     facts: TomlSource | None = None  # its `[release]` and `[source]` replace keys of the recipe or mixture
     without: str | None = None  # a file of row ids, source ids or source digests
     is_public: bool = False  # whether everyone may read a release at hf://
+    without_reasoning: bool = False  # whether messages leave out the model's reasoning
     is_dry_run: bool = False  # count everything and write nothing
 
     def __post_init__(self) -> None:
         if self.shard_mb < 1:
             raise UserError("--shard-mb must be at least 1")
+        if self.without_reasoning and self.format_name != MESSAGES:
+            raise UserError("--without-reasoning goes with --format messages; no other format writes the reasoning")
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What decides the rows of a release beside its columns."""
+        return {"format": self.format_name, **({"without_reasoning": True} if self.without_reasoning else {})}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gristmill.jobs.release.dialogues import CannotCarry, functions_of, messages_of, tools_of
+from gristmill.jobs.release.dialogues import THOUGHTS, CannotCarry, functions_of, messages_of, tools_of
 
 SYSTEM, INPUT, TOOLS, FUNCTIONS = "system", "input", "tools", "functions"
 BREAK = "\n\n"  # between an instruction and its input, and after a prompt without trailing white space
@@ -60,6 +60,23 @@ def with_columns_beside(
 
 def own_messages(row: Row, dialogue: str) -> Converted:
     return {"messages": _after_system(row, value_of(row, dialogue, messages_of))}
+
+
+def with_reasoning(convert: Callable[[Row], Converted], row: Row, column: str) -> Converted:
+    """The messages of a row with the reasoning in `column` in its last answer, unless that states its own."""
+    converted = convert(row)
+    dialogue = list(converted["messages"])
+    last = next((at for at in reversed(range(len(dialogue))) if dialogue[at]["role"] == "assistant"), None)
+    if row[column] and last is not None and not any(dialogue[last].get(name) for name in THOUGHTS):
+        dialogue[last] = {**dialogue[last], "reasoning_content": row[column]}
+    return {**converted, "messages": dialogue}
+
+
+def without_reasoning(convert: Callable[[Row], Converted], row: Row) -> Converted:
+    """The messages of a row without the fields that hold reasoning."""
+    converted = convert(row)
+    messages = [{key: m[key] for key in m if key not in THOUGHTS} for m in converted["messages"]]
+    return {**converted, "messages": messages}
 
 
 def _side(row: Row, name: str, role: str = "assistant") -> list[Any]:

@@ -57,7 +57,7 @@ def pack_run(
         raise UserError(f"{store.uri}: the run kept no row, so there is nothing to pack")
     rows_schema = read_footer(store, shard_name(KEPT, 0)).schema.to_arrow_schema().remove_metadata()
     rows_schema = pa.schema([f for f in rows_schema if f.name not in INNER_COLUMNS and f.name != REJECT.name])
-    row_format = find_format(options.format_name, rows_schema)
+    row_format = find_format(options.format_name, rows_schema, not options.without_reasoning)
     if row_format:
         rows_schema = pa.schema([rows_schema.field(name) for name in dict.fromkeys(["id", *row_format.reads])])
     schema = row_format.schema if row_format else with_images(rows_schema)

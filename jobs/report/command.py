@@ -14,6 +14,7 @@ from gristmill.jobs.pages.page import render
 from gristmill.jobs.report import gate_audit, plots
 from gristmill.jobs.report.gallery import gallery
 from gristmill.jobs.report.gate_plot import plane
+from gristmill.jobs.report.generators import bars, legend
 from gristmill.jobs.report.history import History
 from gristmill.jobs.report.lanes import lanes
 from gristmill.jobs.report.sample import Sample, read_sample
@@ -32,11 +33,12 @@ from gristmill.jobs.report.tallies import (
 from gristmill.jobs.results import Result
 from gristmill.jobs.status.life import Life, cost_of, driver_life, load_manifest
 from gristmill.jobs.terminal.console import print_line
+from gristmill.jobs.terminal.generator_yields import GeneratorYield, generator_yields
 from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import clock, money
 from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, read_events
-from gristmill.records.output.manifest import Manifest, check_recipe
+from gristmill.records.output.manifest import Manifest, check_recipe, generator_names, generators_of
 from gristmill.records.output.shards import Summary
 from gristmill.records.output.templates import KINDS, num_texts, top
 from gristmill.records.printable import json_text
@@ -87,18 +89,22 @@ def page(store: Store, manifest: Manifest) -> str:
         "share": _share,
         "percent": _percent,
         "clock": clock,
+        "money": money,
     }
     filters |= {"rate": gate_audit.three_digits, "between": lambda g: gate_audit.between(g.low, g.high)}
     rows = gallery(store, sample, manifest.recipe)
     facts = {**_facts(manifest, totals, history, sample, life), **_gates(store, manifest, totals), "gallery": rows}
-    svgs = {**_figures(history, sample, manifest.recipe), "gates": plane(facts["gates"])}
+    svgs = {**_figures(history, sample, manifest.recipe, facts["generators"]), "gates": plane(facts["gates"])}
     figures = {name: Markup(svg) for name, svg in svgs.items()}
     return render(Path(__file__).with_name("report.html"), {**facts, "figures": figures}, filters)
 
 
-def _figures(history: History, sample: Sample, recipe: dict[str, Any]) -> dict[str, str]:
-    figures = dict.fromkeys(("throughput", "lanes", "lots", "phases", "templates", "lengths"), "")
+def _figures(
+    history: History, sample: Sample, recipe: dict[str, Any], by_generator: list[GeneratorYield]
+) -> dict[str, str]:
+    figures = dict.fromkeys(("throughput", "lanes", "lots", "phases", "templates", "lengths", "thinking"), "")
     figures["lanes"] = lanes(history)
+    figures["generators"] = bars(by_generator)
     if history.counts["commit"]:
         figures["throughput"] = plots.throughput(history)
         figures["lots"] = plots.lots(history)
@@ -109,19 +115,23 @@ def _figures(history: History, sample: Sample, recipe: dict[str, Any]) -> dict[s
         figures["templates"] = plots.template_shares(history, limit)
     if len(sample.lengths) and sample.lengths.max():  # rows that no model wrote have none
         figures["lengths"] = plots.lengths(sample.lengths)
+    if sample.reasoning.any():
+        figures["thinking"] = plots.thinking(sample.reasoning, sample.answers)
     return figures
 
 
 def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample, life: Life) -> dict[str, Any]:
     recipe, cost = manifest.recipe, cost_of(manifest)
+    closed = "" if manifest.closed_at is None else f", closed at exactly {manifest.closed_at:,} rows"
     steps = yields(manifest, totals)
     reasons, is_estimated = rejects(totals, sample, cost)
     rejected_tokens = totals.spent_on_rejected
+    by_generator = generator_yields(totals, manifest.cost, generator_names(recipe))
     engines = sorted(history.engines.values(), key=lambda e: (-e.num_lost, len(e.name), e.name))
     return {
         "name": recipe["name"],
         "description": recipe.get("description"),
-        "state": {"word": "unclear" if "?" in life.word else life.state, "text": life.word},
+        "state": {"word": "unclear" if "?" in life.word else life.state, "text": f"{life.word}{closed}"},
         "made_by": _made_by(recipe),
         "fingerprint": manifest.fingerprint,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -130,6 +140,8 @@ def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample
         "cost": cost,
         "steps": steps,
         "has_cpu": any(step.cpu for step in steps),
+        "generators": by_generator,
+        "generator_legend": legend(by_generator),
         "rejects": reasons,
         "tokens_estimated": is_estimated,
         "rejected_tokens": rejected_tokens,
@@ -168,10 +180,12 @@ def _gates(store: Store, manifest: Manifest, totals: Summary) -> dict[str, Any]:
 
 
 def _made_by(recipe: dict[str, Any]) -> str:
-    generator, method = recipe["generator"], recipe.get("method")
-    model = generator.get("name") or generator.get("model")
+    method, parts = recipe.get("method"), []
+    for generator in generators_of(recipe):
+        model = generator.get("name") or generator.get("model")
+        parts.append(f"{generator['kind']}{f' {model}' if model else ''}")
     how = f", method {method['kind']}" if method else ""
-    return f"{generator['kind']}{f' {model}' if model else ''}{how}"
+    return f"{' and '.join(parts)}{how}"
 
 
 def _sentence(words: str) -> str:

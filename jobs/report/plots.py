@@ -197,6 +197,27 @@ def template_shares(history: History, limit: float | None) -> str:
     return draw("templates", "Share of kept texts with the most frequent mark over the lots", paint, 2.2, 2.2)
 
 
+def thinking(reasoning: np.ndarray, answers: np.ndarray) -> str:
+    """Histograms of the tokens of the reasoning and of the answers of kept rows, on one scale."""
+    top = max(1, int(reasoning.max(initial=0)), int(answers.max(initial=0)))
+    num_bins = int(np.clip(2 * np.sqrt(len(answers)), 8, 48))
+    edges = np.arange(0, top + 2 * -(-top // num_bins), -(-top // num_bins))
+
+    def paint(figure: "Figure", is_wide: bool) -> None:
+        panels = figure.subplots(2, 1, sharex=True)
+        names = (("reasoning", reasoning, "c-tokens"), ("answers", answers, "c-rows"))
+        for axes, (name, tokens, color) in zip(panels, names):
+            counts, _ = np.histogram(tokens, edges)
+            axes.stairs(counts, edges - 0.5, fill=True, color=COLOR[color], linewidth=0)
+            axes.set_title(f"{name}: median {np.median(tokens) if len(tokens) else 0:,.0f}")
+            axes.grid(axis="x", visible=False)
+            _counts_axis(axes.yaxis, integer=True)
+            axes.margins(x=0.01)
+        panels[1].set_xlabel("tokens in the calls of a kept row")
+
+    return draw("thinking", "Histograms of the tokens of the reasoning and of the answers", paint, 3.2, 3.2)
+
+
 def lengths(tokens: np.ndarray) -> str:
     """Histogram of the lengths of kept rows, with the median and the 95th percentile."""
     median, high = (float(np.quantile(tokens, q)) for q in (0.5, 0.95))

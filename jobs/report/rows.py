@@ -6,7 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.records.schema import IDENTITY, PROVENANCE, REJECT
+from gristmill.records.schema import IDENTITY, PROVENANCE, REASONING, REJECT, has_reasoning
+from gristmill.stages.trajectory.messages import is_messages, message_text
 
 MAX_CHARS = 600  # of one part of a row
 MAX_CODE_CHARS = 1200
@@ -52,6 +53,7 @@ class Turn:
     text: Cut
     tokens_in: int
     tokens_out: int
+    reasoning: Cut | None = None
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,14 @@ class RowLayout:
     judges: tuple[str, ...] = ()  # stages whose findings kept rows show too
     # Of stages that search for benchmarks: the column that they read, and the column with the start of a hit.
     spans: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    thoughts: tuple[str, ...] = ()  # the column with the model's reasoning, if there is one
 
     @property
     def columns(self) -> list[str]:
         """All columns that the page reads."""
         findings = [n for names in self.findings.values() for n in names]
         always = ["id", "source_id", REJECT.name, DUPLICATE_OF, "text", TURNS]
+        always += self.thoughts
         always += [n for span in self.spans.values() for n in span]
         return list(dict.fromkeys([*always, *self.questions, *self.answers, *self.facts, *findings]))
 
@@ -107,9 +111,9 @@ def layout_of(schema: pa.Schema, stages: Sequence[tuple[str, Mapping[str, Any], 
     `stages`: name, table of the recipe, and findings of each.
     """
     texts = [f.name for f in schema if pa.types.is_string(f.type) and f.name not in RUN_COLUMNS]
-    talks = [f.name for f in schema if _is_talk(f.type)]
+    talks = [f.name for f in schema if is_messages(f.type)]
     added = {n for _, _, names in stages for n in names} | {DUPLICATE_OF}
-    payload = [n for n in texts if n not in added]
+    payload = [n for n in texts if n not in added and not (n == REASONING.name and has_reasoning(schema.names))]
     questions = tuple(n for n in QUESTIONS if n in payload or n in talks)
     answers: tuple[str, ...]
     if "messages" in talks:
@@ -130,7 +134,8 @@ def layout_of(schema: pa.Schema, stages: Sequence[tuple[str, Mapping[str, Any], 
         *(t["code"] for t in programs if t.get("code")),
         *(t["tests"] for t in programs if t.get("tests")),
     }
-    used = {*questions, *answers, "text", TURNS}
+    thoughts = (REASONING.name,) if has_reasoning(schema.names) else ()
+    used = {*questions, *answers, *thoughts, "text", "tools", TURNS}  # `tools` is the same long text in each row
     facts = [f.name for f in schema if f.name not in RUN_COLUMNS | used | added and _is_plain(f.type)]
     findings = {name: [n for n in names if n in schema.names and _is_plain(schema.field(n).type)]
                 for name, _, names in stages}  # fmt: skip
@@ -140,19 +145,13 @@ def layout_of(schema: pa.Schema, stages: Sequence[tuple[str, Mapping[str, Any], 
         for name, table, _ in stages
         if table.get("kind") in SPANS
     }
-    return RowLayout(questions, answers, tuple(facts[:MAX_FACTS]), frozenset(code), findings, judges, spans)
+    return RowLayout(questions, answers, tuple(facts[:MAX_FACTS]), frozenset(code), findings, judges, spans, thoughts)
 
 
 def _is_plain(kind: pa.DataType) -> bool:
     return any(
         is_(kind) for is_ in (pa.types.is_string, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
     )
-
-
-def _is_talk(kind: pa.DataType) -> bool:
-    if not pa.types.is_list(kind) or not pa.types.is_struct(kind.value_type):
-        return False
-    return {"role", "content"} <= {f.name for f in kind.value_type}
 
 
 def row_view(row: Mapping[str, Any], layout: RowLayout) -> RowView:
@@ -177,19 +176,21 @@ def row_view(row: Mapping[str, Any], layout: RowLayout) -> RowView:
 
 
 def _parts(row: Mapping[str, Any], layout: RowLayout, reason: str | None) -> tuple[Part, ...]:
-    column, start = layout.spans.get((reason or "").partition(":")[0], ("", ""))
+    stage, _, what = (reason or "").partition(":")
+    column, start = layout.spans.get(stage, ("", ""))
+    column = what.partition("_in_")[2] or column  # see stages/further.py
     if row.get(column) and row.get(start) is not None:
         begin = max(0, row[start] - MAX_CHARS // 4)
         return (Part("", "text", cut(row[column], MAX_CHARS, begin)),)
     alone = len(layout.questions) + len(layout.answers) == 1
-    parts = []
+    parts = [Part(name, "text", cut(row[name], MAX_CHARS // 2)) for name in layout.thoughts if row.get(name)]
     for name in (*layout.questions, *(() if layout.answers == SIDES else layout.answers)):
         value = row.get(name)
         if value is None or (value == "" and name == "input"):
             continue
         label = "" if alone else name
         if isinstance(value, list):
-            messages = tuple((str(m["role"]), cut(m["content"] or "")) for m in value[:MAX_MESSAGES])
+            messages = tuple((_speaker(m), cut(message_text(m))) for m in value[:MAX_MESSAGES])
             parts.append(Part(label, "talk", messages=messages, num_more=len(value) - len(messages)))
         elif name in layout.code:
             parts.append(Part(label, "code", cut(value, MAX_CODE_CHARS, is_code=True)))
@@ -202,6 +203,11 @@ def _parts(row: Mapping[str, Any], layout: RowLayout, reason: str | None) -> tup
     return tuple(parts)
 
 
+def _speaker(message: Mapping[str, Any]) -> str:
+    """Who speaks: the role, and the name of a tool."""
+    return " ".join([str(message["role"]), *([message["name"]] if message.get("name") else [])])
+
+
 def _last(value: Any) -> str:
     """The text of an answer, or of the last message of a dialogue."""
     return value or "" if not isinstance(value, list) else (value[-1]["content"] or "") if value else ""
@@ -209,7 +215,8 @@ def _last(value: Any) -> str:
 
 def _turn(turn: Mapping[str, Any]) -> Turn:
     prompt, text = (cut(turn[n] or "", MAX_TURN_CHARS, is_code=True) for n in ("prompt", "text"))
-    return Turn(turn["turn"] or "", prompt, text, turn["tokens_in"] or 0, turn["tokens_out"] or 0)
+    thought = cut(turn["reasoning"], MAX_TURN_CHARS, is_code=True) if turn.get("reasoning") else None
+    return Turn(turn["turn"] or "", prompt, text, turn["tokens_in"] or 0, turn["tokens_out"] or 0, thought)
 
 
 def _evidence(row: Mapping[str, Any], layout: RowLayout, reason: str | None) -> tuple[tuple[str, str], ...]:

@@ -14,7 +14,7 @@ from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output.shard_names import KEPT, REJECTED
 from gristmill.records.output.shard_reading import UnreadableShard, name_of, read_shard
 from gristmill.records.output.summary import TOKENS_KEPT
-from gristmill.records.schema import REJECT
+from gristmill.records.schema import REJECT, TOKENS_REASONING
 from gristmill.records.stores.contract import Store
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class Sample:
     num_lots_of: int = 0
     num_asks: int = 0
     lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # kept tokens of kept rows
+    # Of kept rows: tokens before and after the end of the reasoning, in all their calls.
+    reasoning: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    answers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     rejected_tokens: Counter[str] = field(default_factory=Counter)  # tokens_out by reason
     duplicates: Counter[str] = field(default_factory=Counter)  # by id of the kept row: rows that duplicate it
     overlaps: Overlaps = field(default_factory=dict)
@@ -76,7 +79,7 @@ def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Map
     """
     lots = spread(num_lots, max(1, min(MAX_LOTS, MAX_ROWS * num_lots // max(1, num_asks))))
     sample = Sample(len(lots), num_lots, lots=lots)
-    lengths = []
+    lengths, both = [], []
     names = [(folder, lot) for lot in lots for folder in (KEPT, REJECTED)]
     for (folder, lot), answer in zip(names, read_ahead(store, lambda shard: _columns(store, *shard), names)):
         if isinstance(answer, str):
@@ -89,10 +92,21 @@ def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Map
             if folder == KEPT:
                 counted = TOKENS_KEPT if TOKENS_KEPT in table.schema.names else "tokens_out"
                 lengths.append(table.column(counted).drop_null().to_numpy())
+                if TOKENS_REASONING.name in table.schema.names:
+                    both.append(_reasoning_and_answer(table))
     if lengths:
         sample.lengths = np.concatenate(lengths).astype(np.int64)
+    if both:
+        sample.reasoning, sample.answers = np.concatenate(both, axis=1)
     look_up(store, sample.overlaps, stages)
     return sample
+
+
+def _reasoning_and_answer(table: pa.Table) -> np.ndarray:
+    """Tokens of the reasoning and of the answers, int64 (2, rows)."""
+    names = (TOKENS_REASONING.name, "tokens_out")
+    reasoning, tokens = (table.column(name).fill_null(0).to_numpy().astype(np.int64) for name in names)
+    return np.stack([reasoning, tokens - reasoning])
 
 
 def _columns(store: Store, folder: str, lot: int) -> tuple[str, pa.Table] | str | None:
@@ -100,7 +114,7 @@ def _columns(store: Store, folder: str, lot: int) -> tuple[str, pa.Table] | str 
     wanted = [
         "tokens_out",
         *(c for way in WAYS for c in way.columns),
-        *((TOKENS_KEPT,) if folder == KEPT else (REJECT.name, DUPLICATE_OF)),
+        *((TOKENS_KEPT, TOKENS_REASONING.name) if folder == KEPT else (REJECT.name, DUPLICATE_OF)),
     ]
 
     def columns(file: "pq.ParquetFile") -> list[str]:

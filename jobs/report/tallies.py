@@ -11,6 +11,7 @@ from gristmill.jobs.report.sample import Sample
 from gristmill.jobs.terminal.tables import money
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import Summary
+from gristmill.records.schema import LIMIT, SURPLUS
 from gristmill.stages.decontaminate.stage import ITEMS, ItemCounts
 from gristmill.stages.registry import ADMISSION, DEDUP
 
@@ -106,7 +107,10 @@ def yields(manifest: Manifest, totals: Summary) -> list[StageYield]:
     """
     stages = in_order(manifest.recipe)
     by_stage: Counter[str] = Counter()
-    names = {stage["name"] for stage in stages}
+    order = [stage["name"] for stage in stages]
+    if SURPLUS in totals.rejected:
+        order.append(LIMIT)
+    names = set(order)
     for reason, rows in totals.rejected.items():
         name = reason.partition(":")[0]
         by_stage[name if name in names else ""] += rows
@@ -114,7 +118,7 @@ def yields(manifest: Manifest, totals: Summary) -> list[StageYield]:
     for start in manifest.starts:
         cpu_s.update(start.get("stage_s") or {})
     steps, alive = [], totals.asks
-    for name, label in [("", "generator"), *((s["name"], s["name"]) for s in stages)]:
+    for name, label in [("", "generator"), *zip(order, order)]:
         seconds = cpu_s[name or "make"]
         steps.append(StageYield(label, alive, alive - by_stage[name], f"{seconds:,.1f} s" if seconds else ""))
         alive -= by_stage[name]

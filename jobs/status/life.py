@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gristmill.jobs.terminal.console import SafeConsole
+from gristmill.jobs.terminal.generator_yields import generator_table
 from gristmill.jobs.terminal.tables import clock, cost_table, totals_table
 from gristmill.records.errors import UserError
 from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, when
 from gristmill.records.output.lease import is_alive, read_lease, who
 from gristmill.records.output.manifest import NAME as MANIFEST
-from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.manifest import Manifest, generator_names
 from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
@@ -78,7 +79,9 @@ def run_literals(store: Store, manifest: Manifest, totals: Summary, life: Life) 
         "silent_s": life.silent_s,
         "starts": manifest.starts,
         "stages": [stage["name"] for stage in manifest.recipe.get("stages", [])],
+        "generators": generator_names(manifest.recipe),
         "cost": manifest.cost,
+        "closed_at": manifest.closed_at,
     }
 
 
@@ -87,12 +90,16 @@ def show(run: dict[str, Any], console: SafeConsole) -> None:
     totals = Summary(**run["totals"])
     console.print_line(f"{run['name']}: {run['said']}", style="italic")
     console.print(totals_table(totals, ""))
+    if run["closed_at"] is not None:
+        console.print(f"closed at exactly {run['closed_at']:,} kept rows (limits.exact)")
     if run["driver"]:
         gone = " (gone)" if run["alive"] is False else ""
         console.print(f"driver: {run['driver']}{gone}")
     if run["starts"]:
         last = run["starts"][-1]
         console.print(f"driver starts: {len(run['starts'])}, the last {last['started']} on {last['host']}")
+    if (table := generator_table(totals, run["cost"], run["generators"])) is not None:
+        console.print(table)
     console.print(cost_table(totals, run["stages"], run["cost"]))
 
 

@@ -11,6 +11,7 @@ HELD_BACK = {
     "budget": "the budget lets no further lot begin",
     "window": "cluster.window lots are in flight: raise it",
     "memory": "uncommitted rows fill cluster.window_mb: raise it, or add nodes",
+    "generators": "another generator is slower for its share: give it more engines, or a smaller share",
     "stages": "stages behind the engines are slower: add CPUs or engines to them",
     "lots_per_replica": "they have cluster.lots_per_replica lots each: leave it unset",
     "limits": "the lots in flight are expected to reach the limits",

@@ -9,6 +9,7 @@ from rich.table import Table
 from gristmill.records.output import templates
 from gristmill.records.output.shards import Summary
 from gristmill.records.printable import printable
+from gristmill.records.schema import LIMIT, SURPLUS
 
 
 def clock(seconds: float) -> str:
@@ -62,7 +63,7 @@ def cost_table(totals: Summary, stages: Sequence[str], cost: Mapping[str, Any]) 
     for name in ("stage", "rows in", "rejected", "yield", "tokens spent on them"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     rows = totals.asks
-    for stage in ["generator", *stages]:
+    for stage in ["generator", *stages, *([LIMIT] if SURPLUS in totals.rejected else [])]:
         lost = _of_stage(totals.rejected, stage)
         if lost or stage != "generator":
             share = f"{1 - lost / rows:.1%}" if rows else ""

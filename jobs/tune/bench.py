@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gristmill.engines.installed import engine_arguments, on_gpu
+from gristmill.generators.several import Several
 from gristmill.generators.teacher import Teacher
 from gristmill.generators.timed import TimedTeacher
 from gristmill.jobs.recipes.compile import CompiledRecipe
@@ -38,6 +39,8 @@ class Bench:
     def __init__(self, compiled: CompiledRecipe, num_asks: int | None, is_stopped: Callable[[], bool]) -> None:
         """`num_asks`: the most of a trial; None: all of the recipe. Raises UserError for a recipe without a teacher."""
         teacher = compiled.generator
+        if isinstance(teacher, Several):
+            raise UserError("tune measures one engine: put the keys of one of [[generators]] into a table [generator]")
         if type(teacher) is not Teacher:
             raise UserError(f"tune measures the engine of a teacher; generator '{teacher.kind}' has none")
         with active(compiled.pins):

@@ -6,7 +6,7 @@ Values that may differ between two runs of the same recipe (clocks, hosts, versi
 import json
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -56,6 +56,7 @@ class Manifest:
     cost: dict[str, Any] = field(default_factory=dict)  # of all starts, see `account`
     inputs: dict[str, Any] = field(default_factory=dict)  # versions and content of inputs, see jobs.produce.inputs
     format: int = FORMAT
+    closed_at: int | None = None  # the exact number of kept rows at which its last lot closed the output
 
     def begin(self) -> None:
         """Record a start of the driver."""
@@ -67,6 +68,16 @@ class Manifest:
         """The sum of "device_s", "cost" or "paid" (the part of the cost that is for calls) over all starts."""
         return sum(start.get(key, 0.0) for start in self.starts)
 
+    def _spent_by_pool(self) -> dict[str, dict[str, float]]:
+        """Device-seconds, cost and the part of it for calls over all starts, by pool."""
+        pools: dict[str, dict[str, float]] = {}
+        for start in self.starts:
+            for name, spent in (start.get("pools") or {}).items():
+                whole = pools.setdefault(name, {"device_s": 0.0, "cost": 0.0})
+                for key, value in spent.items():
+                    whole[key] = round(whole.get(key, 0.0) + value, 9)
+        return pools
+
     def count_paid(self, paid: float) -> None:
         """Count at least so much money for calls, over all starts: a driver that is killed has not noted its last."""
         more = paid - self.spent("paid")
@@ -76,7 +87,12 @@ class Manifest:
 
     @property
     def repeatability(self) -> str:
-        """Whether answers of the engines depend on their batch, in a sentence; empty where no engine has told."""
+        """Whether another run has the same rows, in sentences: by the engines' facts and the tools of the recipe."""
+        return " ".join(sentence for sentence in (self._batch_sentence, tools_sentence(self.recipe)) if sentence)
+
+    @property
+    def _batch_sentence(self) -> str:
+        """Whether answers of the engines depend on their batch; empty where no engine has told."""
         pools = [facts for start in self.starts for facts in (start.get("engines") or {}).get("facts", {}).values()]
         if any("endpoint" in facts for facts in pools):
             return "A model behind an endpoint answered, which promises no answer twice: another run has other rows."
@@ -93,6 +109,8 @@ class Manifest:
         """Update `cost`: device-seconds, and money where there is a price."""
         device_s, cost, totals = self.spent("device_s"), self.spent("cost"), self.totals
         self.cost = {"device_s": round(device_s, 1)}
+        if pools := self._spent_by_pool():
+            self.cost["pools"] = pools
         if paid := self.spent("paid"):
             self.cost["paid"] = round(paid, 6)
         if cost or price_per_device_hour is not None:
@@ -106,7 +124,23 @@ class Manifest:
 
     def save(self, store: Store) -> None:
         literals = {**self.__dict__, "totals": self.totals.literals()}
+        if self.closed_at is None:
+            del literals["closed_at"]
         store.renew(NAME, (json_text(literals, indent=2) + "\n").encode())
+
+
+def tools_sentence(recipe: Any) -> str:
+    """Which tools of a recipe may answer otherwise in another run, in a sentence; empty where there are none."""
+    method = recipe.get("method") if isinstance(recipe, dict) else None
+    tables = method.get("tools") if isinstance(method, dict) else None
+    names = [
+        str(table.get("file") or table.get("url") or "an MCP server")
+        for table in (tables if isinstance(tables, list) else ())
+        if isinstance(table, dict) and (table.get("kind") == "mcp" or table.get("deterministic") is False)
+    ]
+    if not names:
+        return ""
+    return f"Tools of this run may answer otherwise in another run ({', '.join(names)}): it can have other rows."
 
 
 def load(store: Store) -> Manifest | None:
@@ -134,9 +168,21 @@ def _name_stages(recipe: Any) -> None:
             stage["name"] = stage.get("kind")
 
 
+def generators_of(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tables of a resolved recipe's generators; none where an older recipe lacks them."""
+    return [recipe["generator"]] if recipe.get("generator") else list(recipe.get("generators") or [])
+
+
+def generator_names(recipe: Mapping[str, Any]) -> list[str]:
+    """The names of a recipe's several generators; none where it has one."""
+    return [table["name"] for table in recipe.get("generators") or []]
+
+
 def check_recipe(manifest: Manifest, store: Store) -> None:
     """Raise UserError for a manifest whose recipe lacks what a report or an audit needs."""
     check_shape(manifest.recipe, WholeRecipe, store.path(NAME), "recipe")
+    if not generators_of(manifest.recipe):
+        raise UserError(f"{store.path(NAME)} cannot be read: recipe.generator is missing")
 
 
 class _Place(NamedTuple):

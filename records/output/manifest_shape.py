@@ -14,6 +14,12 @@ class Component(TypedDict):
     kind: str
 
 
+class NamedComponent(Component):
+    """One of several generators."""
+
+    name: str
+
+
 class RecordedStage(TypedDict):
     kind: str
     name: str
@@ -26,8 +32,9 @@ class RecordedRecipe(TypedDict):
     name: str
     lot_size: NotRequired[int]
     generator: NotRequired[Component]
+    generators: NotRequired[list[NamedComponent]]
     stages: NotRequired[list[RecordedStage]]
-    limits: NotRequired[dict[str, float | None]]
+    limits: NotRequired[dict[str, float | bool | None]]
     method: NotRequired[Component | None]
     description: NotRequired[str | None]
     source: NotRequired[dict[str, Any] | None]
@@ -39,7 +46,8 @@ class WholeRecipe(TypedDict):
     """The resolved recipe of a run, as a report and an audit need it."""
 
     lot_size: int
-    generator: Component
+    generator: NotRequired[Component]  # or `generators`
+    generators: NotRequired[list[NamedComponent]]
     stages: list[RecordedStage]
 
 
@@ -54,6 +62,7 @@ class DriverStart(TypedDict):
     cost: NotRequired[float]
     paid: NotRequired[float]
     stage_s: NotRequired[dict[str, float]]
+    pools: NotRequired[dict[str, dict[str, float]]]
     retries: NotRequired[dict[str, int]]
 
 
@@ -61,6 +70,7 @@ class Cost(TypedDict):
     """Device-seconds, and money where there is a price; `paid`: the part for calls."""
 
     device_s: NotRequired[float]
+    pools: NotRequired[dict[str, dict[str, float]]]
     paid: NotRequired[float]
     price_per_device_hour: NotRequired[float | None]
     currency: NotRequired[str]
@@ -92,4 +102,5 @@ class ManifestFile(TypedDict):
     state: NotRequired[State]
     starts: NotRequired[list[DriverStart]]
     ended: NotRequired[str | None]
+    closed_at: NotRequired[int | None]
     cost: NotRequired[Cost]

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.output.shard_names import KEPT, REJECTED, rejected_name, shard_name
 from gristmill.records.output.shard_reading import read_meta
-from gristmill.records.output.summary import Summary, summarise
+from gristmill.records.output.summary import Summary, by_generator, summarise
 from gristmill.records.readers.parquet import SUMMARY_KEY
 from gristmill.records.schema import REJECT
 from gristmill.records.sealed import write_sealed
@@ -39,6 +39,7 @@ __all__ = [
     "shard_name",
 ]
 
+CLOSED_AT = "closed_at"  # key of the footer
 LabelCounts = Mapping[str, dict[str, int]]  # stage -> label -> rows
 
 
@@ -71,11 +72,18 @@ class Encoded:
 
 
 def encode(
-    batch: pa.RecordBatch, schema: pa.Schema, lot: int, spec: OutputSpec, labels: Sequence[LabelCounts] = ({}, {})
+    batch: pa.RecordBatch,
+    schema: pa.Schema,
+    lot: int,
+    spec: OutputSpec,
+    labels: Sequence[LabelCounts] = ({}, {}),
+    closed_at: int | None = None,
+    has_several: bool = False,
 ) -> Encoded:
     """Separate the rows of a finished lot and encode them as Parquet; the same batch gives the same bytes.
 
-    `labels`: `offered` and `admitted` of the summary.
+    `labels`: `offered` and `admitted` of the summary. `closed_at`: the number of kept rows at which this lot closes its
+    output. has_several: whether the run has several generators, which the summary then counts one by one.
 
     Raises ValueError when a column of the schema is missing in the batch or has another type.
     """
@@ -88,6 +96,8 @@ def encode(
     table = table.cast(schema)  # keeps nullability and field metadata
     alive = table.column(REJECT.name).is_null()
     summary = replace(summarise(table), offered=dict(labels[0]), admitted=dict(labels[1]))
+    if has_several:
+        summary.generators = by_generator(table)
     rejected = _parquet(table.filter(pc.invert(alive)), spec) if summary.num_rejected else None
     sha256 = _sha256(rejected) if rejected else None
     meta = {
@@ -97,6 +107,8 @@ def encode(
         "rejected_sha256": sha256,
         "data_sha256": "%DATA_SHA256%",
     }
+    if closed_at is not None:
+        meta[CLOSED_AT] = closed_at
     return Encoded(lot, _parquet(table.filter(alive), spec, meta), rejected, summary)
 
 

@@ -1,6 +1,7 @@
 """Counts of a lot or of a run. generated = kept + rejected, always."""
 
 import math
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,9 @@ from gristmill.records.output import templates
 from gristmill.records.schema import REJECT, cost_columns
 
 TOKENS_KEPT = "tokens_kept"  # the column of methods of several calls
-LATER = ("offered", "admitted", "rejected_shards", "templates", "paid")  # left out of the literals where there are none
+GENERATOR_KEYS = ("asks", "kept", "tokens_out", "kept_tokens", "paid")
+# Left out of the literals where there are none.
+LATER = ("offered", "admitted", "rejected_shards", "templates", "generators", "paid")
 
 
 @dataclass
@@ -35,6 +38,9 @@ class Summary:
     admitted: dict[str, dict[str, int]] = field(default_factory=dict)
     paid: float = 0.0  # money for the calls of all rows, in the currency of the run
     templates: dict[str, dict[str, int]] = field(default_factory=dict)  # of kept texts, see records/output/templates.py
+    # By generator, where a run has several: GENERATOR_KEYS, and rejected rows by reason. A reason has a colon, so that
+    # it is none of the other names.
+    generators: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def num_rejected(self) -> int:
@@ -62,11 +68,9 @@ class Summary:
         for mine, theirs in ((self.rejected, other.rejected), (self.rejected_tokens, other.rejected_tokens)):
             for reason, count in theirs.items():
                 mine[reason] = mine.get(reason, 0) + count
-        for held, more in ((self.offered, other.offered), (self.admitted, other.admitted)):
-            for stage, labels in more.items():
-                counts = held.setdefault(stage, {})
-                for label, count in labels.items():
-                    counts[label] = counts.get(label, 0) + count
+        _add(self.offered, other.offered)
+        _add(self.admitted, other.admitted)
+        _add(self.generators, other.generators)
         templates.merge(self.templates, other.templates)
 
     @property
@@ -77,6 +81,25 @@ class Summary:
     def literals(self) -> dict[str, Any]:
         """A copy of `counts`."""
         return deepcopy(self.counts)
+
+
+def _add(held: dict[str, dict[str, Any]], more: Mapping[str, Mapping[str, Any]]) -> None:
+    for group, counts in more.items():
+        own = held.setdefault(group, {})
+        for label, count in counts.items():
+            own[label] = own.get(label, 0) + count
+
+
+def by_generator(table: pa.Table) -> dict[str, dict[str, float]]:
+    """The counts `generators` over the rows of a lot, in an order of names."""
+    counts: dict[str, dict[str, float]] = {}
+    counted = ("tokens_in", "tokens_out", TOKENS_KEPT, REJECT.name)
+    columns = [*(name for name in counted if name in table.schema.names), *cost_columns(table.schema)]
+    for name in sorted(pc.unique(table.column("generator")).to_pylist()):
+        rows = table.select(columns).filter(pc.equal(table.column("generator"), name))
+        part = summarise(rows)
+        counts[name] = {key: getattr(part, key) for key in GENERATOR_KEYS} | part.rejected
+    return counts
 
 
 def summarise(table: pa.Table) -> Summary:

@@ -1,17 +1,20 @@
-"""Sources of asks: inline items, data files of all formats (docs/sources.md), and data sets in packages.
+"""Sources of asks: inline items, data files of all formats (docs/sources.md), data sets in packages, and functions.
 
 A source is a numbered list of rows that can be read from any row on, so that a resumed run starts in the middle.
 Its memory grows with files and blocks of lines, never with rows.
 """
 
 import json
+import pickle
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 
 from gristmill.records.errors import UserError
+from gristmill.records.functions.contract import AskRows, FunctionRows
+from gristmill.records.functions.registry import row_function
 from gristmill.records.ids import fingerprint
 from gristmill.records.licenses import license_id
 from gristmill.records.ordered_map import LOCAL_THREADS, NUM_THREADS, ordered_map
@@ -23,7 +26,7 @@ from gristmill.records.readers.parts import WHAT, Items, PackedRows, ParquetRows
 from gristmill.records.readers.places import DataFile, find_files
 from gristmill.records.readers.row_changes import RowChanges
 from gristmill.records.schema import RESERVED
-from gristmill.records.spec import LATER, later, nearest
+from gristmill.records.spec import LATER, keys_of_kind, later, nearest
 from gristmill.records.stores.contract import Entry
 from gristmill.records.stores.digest import digest_all
 
@@ -32,7 +35,7 @@ MAX_DIGEST_BYTES = 100 << 30  # the Parquet files of a larger source are told ap
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """`[source]` of a recipe: either `items` or `path`."""
+    """`[source]` of a recipe: `items`, `path` or `kind`."""
 
     items: tuple[Any, ...] = ()  # tables, or strings, which become {"text": ...}
     # a file, a folder or a glob, local or in a bucket, the output of a run, or a release; or package:help-topics, ...
@@ -49,21 +52,28 @@ class SourceSpec:
     columns: dict[str, str] | None = field(default=None, metadata={LATER: True})
     encoding: str | None = later(None)  # of text files without a byte-order mark; default: UTF-8
     delimiter: str | None = later(None)  # of CSV files; default: told from their first lines
+    # "tasks", "personas" or a plug-in: rows that are computed by number; its keys stand beside it.
+    kind: str | None = later(None)
+    num_rows: int | None = later(None)  # rows of `kind`; default: without end, so that [limits] end the run
+    seed: int | None = later(None)  # of the rows of `kind`; default: the seed of the recipe
+    keys: dict[str, Any] | None = keys_of_kind()  # those of the class that `kind` names
 
     def __post_init__(self) -> None:
         check_options(self.encoding, self.delimiter)
         if self.license is not None:
             license_id(self.license)
-        if bool(self.items) == bool(self.path):
-            raise ValueError("set either 'items' or 'path'")
+        if sum(map(bool, (self.items, self.path, self.kind))) != 1:
+            raise ValueError("set one of 'items', 'path' and 'kind'")
         if self.samples < 1:
             raise ValueError("samples must be at least 1")
         if self.cycle and self.samples != 1:
             raise ValueError("samples has no effect with cycle = true, which repeats the rows until a limit is reached")
         if self.together and self.samples == 1:
             raise ValueError("together has no effect without samples > 1: one ask per row has no company")
-        if self.items and (self.columns or self.encoding or self.delimiter):
-            raise ValueError("columns, encoding and delimiter are for the files of path, not for items")
+        if not self.path and (self.columns or self.encoding or self.delimiter):
+            what = "items" if self.items else "kind"
+            raise ValueError(f"columns, encoding and delimiter are for the files of path, not for {what}")
+        self._check_kind()
         for name in self.carry:
             if name in RESERVED:
                 raise ValueError(
@@ -73,6 +83,21 @@ class SourceSpec:
         for item in self.items:
             if not isinstance(item, str | dict):
                 raise ValueError(f"items must be strings or tables, not {type(item).__name__} {item!r}")
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the rows have no end."""
+        return self.kind is not None and self.num_rows is None
+
+    def _check_kind(self) -> None:
+        if self.kind is None and (self.num_rows is not None or self.seed is not None):
+            raise ValueError("num_rows and seed are for the rows of a kind; limits.asks ends a run that reads files")
+        if self.num_rows is not None and not 1 <= self.num_rows <= 10**15:
+            raise ValueError("num_rows must be at least 1 and at most 10^15; leave it out for rows without end")
+        if self.is_endless and self.cycle:
+            raise ValueError("cycle needs num_rows: rows without end never begin again")
+        if self.is_endless and self.samples > 1 and not self.together:
+            raise ValueError("samples needs together = true or num_rows: rows without end never come a second time")
 
 
 class Source:
@@ -187,7 +212,12 @@ class Source:
         """The columns of the rows where they are known without reading any; else None."""
         return None
 
-    def ask_rows(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+    @property
+    def literals(self) -> dict[str, Any]:
+        """What `digest` covers, where it can be shown; else {}."""
+        return {}
+
+    def ask_rows(self, start: int, stop: int, num_rows: int) -> Sequence[tuple[str, str]]:
         """(source id, JSON text) of asks [start, stop), which cycle through the first `num_rows` rows.
 
         Each row is read once, however often the asks cycle.
@@ -215,11 +245,47 @@ class Source:
         return f"{part.name}:{at}"
 
 
-def open_source(spec: SourceSpec) -> Source:
-    """Find and number the rows. Raises UserError when a file is missing, unreadable or empty."""
+class FunctionSource(Source):
+    """Rows that are computed by number. Workers compute them: a lot in flight carries the function, not the rows."""
+
+    def __init__(self, part: FunctionRows, id_column: str | None, num_together: int) -> None:
+        super().__init__([part], id_column, num_together=num_together)
+        self.part = part
+
+    @property
+    def words(self) -> str:
+        return self.part.words
+
+    @property
+    def columns(self) -> frozenset[str]:
+        return frozenset(self.part.function.columns)
+
+    @property
+    def literals(self) -> dict[str, Any]:
+        return self.part.literals
+
+    def ask_rows(self, start: int, stop: int, num_rows: int) -> AskRows:
+        part = self.part
+        return AskRows(self, fingerprint([part.digest, *part.names]), len(pickle.dumps(part)), (start, stop, num_rows))
+
+    def compute(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+        """(source id, JSON text) of asks [start, stop), as `ask_rows` of any source."""
+        return list(super().ask_rows(start, stop, num_rows))
+
+
+def open_source(spec: SourceSpec, seed: int = 0) -> Source:
+    """Find and number the rows; `seed` is that of computed rows for which the spec states none.
+
+    Raises UserError when a file is missing, unreadable or empty, and for an unknown kind or key.
+    """
     num_together = spec.samples if spec.together else 1
     if spec.items:
         return Source([Items(spec.items)], spec.id_column, num_together=num_together)
+    if spec.kind is not None:
+        source_keys = [each.name for each in fields(SourceSpec) if each.name != "keys"]
+        function = row_function(spec.kind, spec.keys or {}, source_keys)
+        rows = FunctionRows(function, seed if spec.seed is None else spec.seed, spec.num_rows)
+        return FunctionSource(rows, spec.id_column, num_together)
     assert spec.path is not None
     renames = spec.columns or {}
     if (name := spec.path.removeprefix(PACKAGE)) != spec.path:

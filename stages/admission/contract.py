@@ -119,23 +119,33 @@ class LotVerdicts:
     owners: np.ndarray  # int64, see stages/dedup/contract.py; NOBODY: the row is kept, rejected or dead
     reasons: Sequence[str | None]  # "stage:reason" of an admission stage
     evidence: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # values per row by column; None: no value
+    closed_at: int | None = None  # with `limits.exact`, the number of kept rows of the run that this lot completes
 
 
 def resolve_admitting(
-    resolve: Callable[[np.ndarray], np.ndarray], alive: np.ndarray, first_owner: int, admit: Callable[[int], bool]
+    resolve: Callable[[np.ndarray], np.ndarray],
+    alive: np.ndarray,
+    first_owner: int,
+    admit: Callable[[int], bool],
+    room: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Verdicts of `resolve`, where a row that is not a duplicate is kept only if `admit(ask number)` accepts it.
 
     `resolve(alive)` returns owners int64 (n,) for the living rows, bool (n,) (see stages.dedup.bandindex.resolve).
     `admit` is called in row order. Returns the owners and the rows, bool (n,), that are alive and accepted. A rejected
-    row has the owner NOBODY, and no row is its duplicate.
+    row has the owner NOBODY, and no row is its duplicate. `room`: the number of rows that may be kept; once they are,
+    `admit` is not called again, and the rows after the last of them are neither accepted nor duplicates.
     """
     living = alive.copy()
     owners = resolve(living)
     for row in np.flatnonzero(alive).tolist():
+        if room is not None and room <= 0:
+            living[row:], owners[row:] = False, NOBODY
+            break
         twin = owners[row] - first_owner
         if twin >= 0 and not living[twin]:
             owners = resolve(living)  # the twin was rejected in the meantime, so it has no duplicates
-        if owners[row] == NOBODY and not admit(first_owner + row):
-            living[row] = False
+        if owners[row] == NOBODY:
+            living[row] = admit(first_owner + row)
+            room = room - 1 if room is not None and living[row] else room
     return owners, living

@@ -85,7 +85,7 @@ class Novelty(Admission):
             if source.num_rows > MAX_SEEDS:
                 raise UserError(
                     f"{self.name}: seeds = true compares with every row of the source, which has "
-                    f"{source.num_rows:,} (at most {MAX_SEEDS:,}); set seeds = false"
+                    f"at most {MAX_SEEDS:,} then, not {source.words}; set seeds = false"
                 )
             for _, text in source.rows(0, source.num_rows):
                 try:

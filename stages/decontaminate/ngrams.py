@@ -15,17 +15,20 @@ letters of Thai. It is looked for from 12 ideographs or 24 letters on. Running C
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from gristmill.records.normal_form import tables
+from gristmill.records.spec import later
 from gristmill.records.words import SIXTHS
 from gristmill.stages.buffers import text_buffers
 from gristmill.stages.contract import Findings
 from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, load
 from gristmill.stages.decontaminate.stage import BenchmarkStage
+from gristmill.stages.further import further_columns, with_further
 
 BLOOM_BITS_PER_KEY = 12  # rounded up to a power of two, so 12 to 24; three probes give at most about 1.5% false hits
 KEYS_PER_SLOT = 1  # average number of keys in a slot of the directory
@@ -44,6 +47,9 @@ class DecontaminateSpec:
     # Words, counted as for `ngram`, of the shortest benchmark text that is looked for; shorter texts match by chance.
     min_words: int = 8
     column: str = "text"  # Column with the text.
+    # Further columns with text that are searched; by default the model's `reasoning`, where rows have it. What only
+    # stands there is rejected as REASON_in_COLUMN.
+    also: tuple[str, ...] | None = later(None)
 
     def __post_init__(self) -> None:
         check_names(self.benchmarks)
@@ -58,7 +64,8 @@ class DecontaminateSpec:
 class Decontaminate(BenchmarkStage):
     """Adds the largest overlap of each row, even a small one: benchmark, item, share and character span.
 
-    `text[overlap_start:overlap_end]` is the longest stretch of the row's text that occurs in the item.
+    `text[overlap_start:overlap_end]` is the longest stretch of the row's text that occurs in the item. A row that only
+    its reasoning rejects has the evidence of its reasoning, and the reason overlap_in_reasoning.
     """
 
     kind: ClassVar[str] = "decontaminate"
@@ -72,7 +79,14 @@ class Decontaminate(BenchmarkStage):
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         assert self._index is not None, "open() first"
-        return self.findings(self._index.scan(rows.column(self.spec.column)), self.spec.min_share)
+        further = further_columns(self.spec.also, self.spec.column, rows.schema.names)
+        return with_further(rows, self._find_in(rows, self.spec.column), further, partial(self._find_in, rows))
+
+    def _find_in(self, rows: pa.RecordBatch, column: str) -> Findings:
+        return self.findings(self._index.scan(rows.column(column)), self.spec.min_share)
+
+    def reads(self) -> list[str]:
+        return [*super().reads(), *(self.spec.also or ())]
 
 
 class Index:

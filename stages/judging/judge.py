@@ -20,6 +20,9 @@ from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.judging.answers import read_score
 from gristmill.stages.judging.modes import MODES, Mode
 from gristmill.stages.judging.spec import JudgeSpec
+from gristmill.stages.trajectory.messages import is_messages, trajectory_text
+
+MAX_TOKENS, MAX_TOKENS_THINKING = 32, 4096  # of a reply: the score, and the thinking before it
 
 __all__ = ["Judge", "JudgeSpec", "read_score"]
 
@@ -27,8 +30,10 @@ __all__ = ["Judge", "JudgeSpec", "read_score"]
 class Judge(Stage):
     """Adds the columns of its mode as `NAME_...`, and the tokens of the row's calls.
 
+    Columns of messages are read as a text with speakers, tool calls and results: so it judges whole trajectories.
+
     An unreadable answer makes its columns null: it is a finding, not a failure. A call that exceeds the model's context
-    counts as unreadable.
+    counts as unreadable, and so does a thinking that has no end. The tokens of the thinking count as `tokens_out`.
     """
 
     kind: ClassVar[str] = "judge"
@@ -38,9 +43,11 @@ class Judge(Stage):
     def __init__(self, spec: JudgeSpec, name: str | None = None) -> None:
         super().__init__(spec, name)
         self.service = spec.service
-        self.sampling: dict[str, Any] = {"max_tokens": 32, "temperature": 0.0, **self.service.sampling}
+        parser = getattr(self.service, "reasoning_parser", None)
+        max_tokens = MAX_TOKENS_THINKING if parser else MAX_TOKENS
+        self.sampling: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0, **self.service.sampling}
         self.mode: Mode = MODES[spec.mode](spec)
-        self.form = AnswerForm(self.mode.json_schema)
+        self.form = AnswerForm(self.mode.json_schema, reasoning=bool(parser))
         self._engine: ServedEngine | RecordedEngine | None = None
         self._throttle = throttle_of(None, self.service.fixed_slots)
         self._totals = (0, 0)
@@ -52,6 +59,9 @@ class Judge(Stage):
 
     def reads(self) -> list[str]:
         return self.mode.reads()
+
+    def refuses(self, field: pa.Field) -> str | None:
+        return None if is_messages(field.type) else super().refuses(field)
 
     @property
     def needs(self) -> Needs:
@@ -104,7 +114,7 @@ class Judge(Stage):
         raise TypeError("a judge runs in a pool; call find_pooled")
 
     async def find_pooled(self, rows: pa.RecordBatch) -> Findings:
-        texts = rows.select(self.reads()).to_pylist()
+        texts = [_as_texts(row) for row in rows.select(self.reads()).to_pylist()]
         calls_by_row = [self.mode.calls(row) for row in texts]
         pending = [len(calls) for calls in calls_by_row]
         self._count(rows=pending.count(0))
@@ -155,3 +165,8 @@ class Judge(Stage):
 
     def _count(self, rows: int = 0, tokens: int = 0) -> None:
         self._totals = self._totals[0] + rows, self._totals[1] + tokens
+
+
+def _as_texts(row: dict[str, Any]) -> dict[str, str | None]:
+    """The columns of a row as texts: messages with their tool calls and results become a text with speakers."""
+    return {name: trajectory_text(value) if isinstance(value, list) else value for name, value in row.items()}

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from gristmill.engines.contract import Reply
 from gristmill.stages.judging.answers import read_score, read_scores, schema_of
-from gristmill.stages.judging.spec import JudgeSpec
+from gristmill.stages.judging.spec import RubricSpec
 from gristmill.stages.judging.steps import split_steps
 
 Texts = Mapping[str, str | None]  # columns of a row that the mode reads
@@ -27,7 +27,7 @@ class Mode(ABC):
 
     names: ClassVar[tuple[str, ...]] = ("score",)  # of the scores in an answer
 
-    def __init__(self, spec: JudgeSpec) -> None:
+    def __init__(self, spec: RubricSpec) -> None:
         self.spec = spec
 
     @property

@@ -1,58 +1,12 @@
-"""Default prompts of a judge, by mode."""
+"""Default prompts of a judge, by mode: the rubrics in templates/."""
 
-POINTWISE = """\
-Rate the text below from {low} (poor) to {high} (excellent) for being correct, clear and complete.
-Answer with JSON: {{"score": number}}.
+from gristmill.records.templates import template_text
 
-Text:
-{text}"""
-
-PAIRWISE = """\
-Rate each of the two texts below from {low} (poor) to {high} (excellent) for being correct, helpful and clear.
-Neither their order nor their length must matter. Answer with JSON: {{"a": number, "b": number}}.
-
-Text A:
-{a}
-
-Text B:
-{b}"""
-
-PAIRWISE_QUESTION = """\
-Rate each of the two answers to the question below from {low} (poor) to {high} (excellent) for being correct, helpful
-and clear.
-Neither their order nor their length must matter. Answer with JSON: {{"a": number, "b": number}}.
-
-Question:
-{question}
-
-Answer A:
-{a}
-
-Answer B:
-{b}"""
-
-STEPS = """\
-A solution is given step by step. Rate the last step from {low} (wrong) to {high} (right and useful), taking the steps
-before it as they are. Answer with JSON: {{"score": number}}.
-
-Steps before:
-{before}
-
-Last step:
-{step}"""
-
-STEPS_QUESTION = """\
-A problem is solved step by step. Rate the last step from {low} (wrong) to {high} (right and useful), taking the steps
-before it as they are. Answer with JSON: {{"score": number}}.
-
-Problem:
-{question}
-
-Steps before:
-{before}
-
-Last step:
-{step}"""
+POINTWISE = template_text(__file__, "pointwise")
+PAIRWISE = template_text(__file__, "pairwise")
+PAIRWISE_QUESTION = template_text(__file__, "pairwise_question")
+STEPS = template_text(__file__, "steps")
+STEPS_QUESTION = template_text(__file__, "steps_question")
 
 
 def default_prompt(mode: str, has_question: bool) -> str:

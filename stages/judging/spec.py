@@ -18,16 +18,16 @@ PLACEHOLDERS = {"pointwise": ("text",), "pairwise": ("a", "b"), "steps": ("befor
 
 
 @dataclass(frozen=True)
-class JudgeSpec(ModelSpec):
-    """Keys of the stage `judge`: those of a model, and these. Sampling is greedy by default.
+class RubricSpec:
+    """Keys of every judge, whatever answers.
 
     Placeholders of the prompt: {low} and {high}; {text} in pointwise; {a} and {b} in pairwise; {before} and {step} in
     steps; {question} if `question` names a column.
     """
 
-    model: str = ""  # As for a teacher; either this or `endpoint`.
     prompt: str = POINTWISE  # Rubric with placeholders; by default one of the mode.
-    column: str = "text"  # Column with the text (pointwise) or the solution (steps).
+    # Column with the text (pointwise) or the solution (steps); messages, e.g. of a trajectory, are read as a whole.
+    column: str = "text"
     low: int = 1  # Lowest score of the scale, included.
     high: int = 5  # Highest score of the scale, included.
     # Least score that passes. Lower rows are rejected as "judge:score", solutions with a lower step as "judge:step",
@@ -48,12 +48,8 @@ class JudgeSpec(ModelSpec):
     # Steps: longest solution that is judged, in steps; with `min_score`, longer ones are rejected as
     # "judge:too_many_steps".
     max_steps: int = later(32)
-    # The judge behind an HTTP interface, in place of `model`: the keys of kind = "endpoint".
-    endpoint: EndpointSpec | None = later(None)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_service()
         if self.low >= self.high:
             raise ValueError("low must be below high")
         if self.min_score is not None and not self.low <= self.min_score <= self.high:
@@ -68,26 +64,6 @@ class JudgeSpec(ModelSpec):
         if self.prompt == POINTWISE:  # the key is at its default
             object.__setattr__(self, "prompt", default_prompt(self.mode, self.question is not None))
         self._check_prompt()
-
-    @property
-    def service(self) -> ModelService:
-        """What serves the model of the judge."""
-        return self.endpoint or self
-
-    def _check_service(self) -> None:
-        """Raise ValueError for a judge without a model or with two, and for keys of vLLM beside an endpoint."""
-        if self.endpoint is None:
-            if not self.model:
-                raise ValueError(
-                    "key 'model' is missing (or the table 'endpoint', for a judge behind an HTTP interface)"
-                )
-            return
-        for one in fields(ModelSpec):
-            default = (
-                one.default_factory() if one.default is MISSING and one.default_factory is not MISSING else one.default
-            )
-            if getattr(self, one.name) not in (default, ""):
-                raise ValueError(f"{one.name} goes with a judge that vLLM serves; an endpoint has keys of its own")
 
     def _check_keys(self) -> None:
         """Raise ValueError for a key of another mode, which would have no effect."""
@@ -112,3 +88,39 @@ class JudgeSpec(ModelSpec):
         """The prompt with the texts in its placeholders."""
         values = {"text": text, **texts} if self.mode == "pointwise" else texts
         return self.prompt.format_map({**values, "low": self.low, "high": self.high})
+
+
+@dataclass(frozen=True)
+class JudgeSpec(RubricSpec, ModelSpec):
+    """Keys of the stage `judge`: those of a model and of a rubric. Sampling is greedy by default, with 32 tokens for a
+    reply, or 4096 if `reasoning_parser` is set: the model then thinks before its score.
+    """
+
+    model: str = ""  # As for a teacher; either this or `endpoint`.
+    # The judge behind an HTTP interface, in place of `model`: the keys of kind = "endpoint".
+    endpoint: EndpointSpec | None = later(None)
+
+    def __post_init__(self) -> None:
+        ModelSpec.__post_init__(self)
+        RubricSpec.__post_init__(self)
+        self._check_service()
+
+    @property
+    def service(self) -> ModelService:
+        """What serves the model of the judge."""
+        return self.endpoint or self
+
+    def _check_service(self) -> None:
+        """Raise ValueError for a judge without a model or with two, and for keys of vLLM beside an endpoint."""
+        if self.endpoint is None:
+            if not self.model:
+                raise ValueError(
+                    "key 'model' is missing (or the table 'endpoint', for a judge behind an HTTP interface)"
+                )
+            return
+        for one in fields(ModelSpec):
+            default = (
+                one.default_factory() if one.default is MISSING and one.default_factory is not MISSING else one.default
+            )
+            if getattr(self, one.name) not in (default, ""):
+                raise ValueError(f"{one.name} goes with a judge that vLLM serves; an endpoint has keys of its own")

@@ -147,15 +147,16 @@ def bench() -> Iterator[dict[str, Any]]:
     yield from beside("64 calls at once, answers in 0.5 s", 0.5, 1280, 64, ("engine", "rows"))
     yield from beside("1,000 calls at once on one core, answers in 4 s", 4.0, 4000, 1000, ("engine", "rows"))
     yield from beside("64 calls at once, answers at once: the client's core is full", 0.0, 2000, 64, ("engine", "rows"))
-    with Server(0.25, 64, 2.0) as running:
-        fixed = {number: running.rate("engine", 6000, number) for number in (32, 64, 128)}
-        adaptive = statistics.median(running.rate("adaptive", 6000, 1000) for _ in range(NUM_TURNS))
-    best = max(fixed, key=lambda number: fixed[number])
+    with Server(0.5, 64, 2.0) as running:
+        fixed = {number: running.rate("engine", 3000, number) for number in (48, 64, 96)}
+        best = max(fixed, key=lambda number: fixed[number])
+        pairs = [(running.rate("adaptive", 6000, 1000), running.rate("engine", 6000, best)) for _ in range(NUM_TURNS)]
+    adaptive, beside_it = (statistics.median(rates) for rates in zip(*pairs))
     yield {
         "what": "endpoint, a server that slows down beyond 64 calls at once, up to 1,000 allowed",
         "value": f"{adaptive:,.0f} calls/s",
-        "peer": f"the best fixed number, {best}: {fixed[best]:,.0f}",
-        "ratio": adaptive / fixed[best],
+        "peer": f"the best fixed number, {best}: {beside_it:,.0f}",
+        "ratio": statistics.median(a / b for a, b in pairs),
         "target": ">= 0.9",
     }
 

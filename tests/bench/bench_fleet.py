@@ -136,7 +136,8 @@ pipeline = LotPipeline(mill.plan, mill.stages, mill.schema, mill.recipe.output)
 seat = Whole(RunRequest("out", "fleet", "bench"))
 seat.is_shared = False
 seat.poll(None, 0)
-job = jobs.Job(pipeline, mill.source, LocalStore(out), mill.recipe.cluster, mill.recipe.limits, seat, generator)
+pools = {"generator": generator}
+job = jobs.Job(pipeline, mill.source, LocalStore(out), mill.recipe.cluster, mill.recipe.limits, seat, pools)
 me, lags, lost = psutil.Process(), [], []
 began, windows = time.monotonic(), {"start": [], "lots": [], "settle": [], "idle": []}
 phases = iter(windows)

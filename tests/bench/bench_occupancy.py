@@ -89,6 +89,28 @@ def measure(
         return busy(_times(judge_log if judge else log), num_slots)
 
 
+def measure_two(num_lots: int, slow: dict[str, Any], fast: dict[str, Any], shares: tuple[float, float]) -> list[float]:
+    """Of a run of two generators, for the slower: share of its slots busy, and its work over its slots and the time.
+
+    The time is that of the whole run, from the first ask of either to the end of the last.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        generators = []
+        for name, pace, share in (("slow", slow, shares[0]), ("fast", fast, shares[1])):
+            log = Path(folder, name)
+            log.mkdir()
+            generators.append({"kind": "tests.bench.paced:Paced", "num_slots": NUM_SLOTS, "name": name, "share": share,
+                               "log": str(log), **pace})  # fmt: skip
+        recipe = _recipe(Path(folder), num_lots, {}, None, generator=None, generators=generators)
+        command = [sys.executable, "-m", "gristmill", "produce", recipe, "--out", f"{folder}/out"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        both = [np.concatenate(_times(Path(folder, name))) for name in ("slow", "fast")]
+        whole_s = max(times[:, 1].max() for times in both) - min(times[:, 0].min() for times in both)
+        work_s = float((both[0][:, 1] - both[0][:, 0]).sum())
+        return [busy([both[0]], NUM_SLOTS)[0], work_s / (NUM_SLOTS * whole_s)]
+
+
 def num_begun(kept_rows: int, **cluster: Any) -> int:
     """Asks that an engine begins in a run that ends at `kept_rows`, of which 70 % of the rows are kept."""
     with tempfile.TemporaryDirectory() as folder:
@@ -122,6 +144,12 @@ def bench() -> list[dict[str, Any]]:
     row("slots busy, asks of 4 dependent calls", measure(40, NUM_SLOTS, num_calls=4, mean_s=0.5), (0.98, None))
     shares = measure(40, NUM_SLOTS, judge={"mean_s": 1.0, "num_slots": NUM_SLOTS}, mean_s=0.8)
     row("slots busy, a pool of judges behind a faster engine", shares, (0.95, None))
+    for what, pace, weights in (
+        ("twice as slow", {"mean_s": 0.5}, (1.0, 1.0)),
+        ("as slow and with three times the share", {"mean_s": 1.0}, (3.0, 1.0)),
+    ):
+        slots, whole = measure_two(60, {"mean_s": 1.0}, pace, weights)
+        row(f"slots busy of the slower of two generators, {what}", (slots, whole), (0.95, None))
     one, free = num_begun(KEPT_ROWS, lots_per_replica=1), num_begun(KEPT_ROWS)
     rows.append(
         {

@@ -14,6 +14,29 @@ from tests.conftest import gristmill
 from tests.outputs import num_committed
 from tests.recipes import canned, teacher
 
+
+@dataclass
+class Spent:
+    """A pool without devices that has finished some asks for money."""
+
+    num_done: int
+    paid: float
+    mean_lot_s: float = 0.0
+    price_per_device_hour: float | None = None
+    meter: DeviceMeter = field(default_factory=lambda: DeviceMeter(0))
+
+
+def test_calls_that_lots_in_flight_will_make_are_estimated_by_the_share_of_each_pool() -> None:
+    large, small, judge = Spent(10, 10.0), Spent(90, 9.0), Spent(50, 5.0)
+    budget = Budget(Limits(cost=30.0), [large, small, judge], num_generators=2)
+    budget.num_begun, budget.num_judged = 120, 80
+    # 20 asks at 19 / 100, and of 40 rows that are not judged at most 40 come to the judge, at 0.1 each.
+    assert budget._draining()["cost"] == pytest.approx(20 * 0.19 + 40 * 0.1)
+    assert budget.closing == "cost"
+    budget.num_begun = budget.num_judged = 120
+    assert budget._draining()["cost"] == 0 and budget.closing is None and budget.cost == 24.0
+
+
 SLOW = {"pooled": True, "seconds_per_ask": 0.01}
 
 

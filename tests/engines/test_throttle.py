@@ -146,3 +146,34 @@ def test_an_engines_own_slots_decide() -> None:
     assert (throttle_of(Own(), None).num_slots, throttle_of(Own(), None).num_ahead) == (100, 13)
     assert (throttle_of(Own(), 7).num_slots, throttle_of(Own(), 7).num_ahead) == (7, 0)
     assert (throttle_of(None, None).num_slots, throttle_of(None, None).num_ahead) == (256, 0)
+
+
+@given(changes=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 3)), min_size=1, max_size=12))
+def test_the_number_of_slots_may_change(changes: list[tuple[int, int]]) -> None:
+    """`changes`: (number of slots from now on, jobs that end then)."""
+
+    async def run() -> None:
+        num = 24
+        bench, throttle = Bench(num), Throttle(3)
+        lot = asyncio.ensure_future(throttle.gather(bench.jobs()))
+        await settle()
+        num_ended = 0
+        for num_slots, ends in changes:
+            before = bench.running
+            throttle.resize(num_slots)
+            await settle()
+            assert bench.running == max(before, min(num_slots, num - num_ended))  # no job is stopped
+            for _ in range(min(ends, bench.running)):
+                bench.gates[num_ended].set()
+                num_ended += 1
+                await settle()
+            assert bench.running <= max(num_slots, before - ends)
+            assert throttle.load.num_slots == num_slots
+        for gate in bench.gates:
+            gate.set()
+        assert await lot == list(range(num))
+        assert bench.begun == list(range(num))
+        load = throttle.load
+        assert 0.0 <= load.busy_s <= load.slot_s <= 6 * load.open_s + 1e-9
+
+    asyncio.run(run())

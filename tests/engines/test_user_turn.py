@@ -54,7 +54,7 @@ class Vllm:
     def __init__(self):
         self.ids, self.params = [], []
 
-    async def generate(self, prompt, params, number, lora_request=None):
+    async def generate(self, prompt, params, number, **settings):
         self.ids.append(prompt["prompt_token_ids"])
         self.params.append(params)
         yield SimpleNamespace(outputs=[SimpleNamespace(text="Why?", finish_reason="stop", token_ids=[1, 2])])
@@ -133,4 +133,4 @@ def test_stops_are_added_to_the_recipes_own():
 def test_a_template_is_told_the_same_day_on_every_day(tokenizer):
     engine = Engine("x", chat_template="{{ strftime_now('%d %b %Y') }}: {{ messages[0]['content'] }}")
     engine._tokenizer = tokenizer
-    assert engine._render([{"role": "user", "content": "hello"}]) == "26 Jul 2024: hello"
+    assert engine._prompts.render([{"role": "user", "content": "hello"}]) == "26 Jul 2024: hello"

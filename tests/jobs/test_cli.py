@@ -17,6 +17,7 @@ from tests.recipes import STAGES, canned
 
 FLAGS = {
     "produce": {"--help", "--out", "--set", "--dry-run"},
+    "preview": {"--help", "-n", "--set", "--json"},
     "fit": {"--help", "--out", "--set", "--dry-run"},
     "evaluate": {"--help", "--real-train", "--real-holdout", "--schema", "--target", "--model", "--seed"}
     | {"--max-rows", "--out", "--json", "--text-column", "--perplexity-model", "--student", "--teacher"},
@@ -31,7 +32,18 @@ FLAGS = {
     "recipes": {"--help", "--json"},
     "report": {"--help"},
     "audit": {"--help", "--json"},
-    "pack": {"--help", "--to", "--public", "--format", "--facts", "--shard-mb", "--seed", "--without", "--dry-run"},
+    "pack": {
+        "--help",
+        "--to",
+        "--public",
+        "--format",
+        "--facts",
+        "--shard-mb",
+        "--seed",
+        "--without",
+        "--without-reasoning",
+        "--dry-run",
+    },
 }
 
 

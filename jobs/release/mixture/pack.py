@@ -128,7 +128,7 @@ def pack_mixture(
                 "mixture": facts["fingerprint"],
                 "seed": spec.seed,
                 "num_shards": num_shards,
-                "format": options.format_name,
+                **options.identity,
             },
             "columns": columns_digest(schema),
             **({"without": takedown.listing.digest} if takedown else {}),
@@ -193,19 +193,19 @@ def released_columns(
 ) -> tuple[pa.Schema, str | None, RowFormat | None]:
     """(payload, text column, format). Raises UserError for parts that do not fit each other or the format."""
     payload, text_column = common_payload(parts, spec)
-    row_format = find_format(options.format_name, payload)
+    row_format = find_format(options.format_name, payload, not options.without_reasoning)
     if row_format and not spec.payload:
-        _check_beside(row_format, parts, payload)
+        _check_beside(row_format, parts, payload, not options.without_reasoning)
     return payload, text_column, row_format
 
 
-def _check_beside(row_format: RowFormat, parts: Sequence[Part], payload: pa.Schema) -> None:
+def _check_beside(row_format: RowFormat, parts: Sequence[Part], payload: pa.Schema, has_reasoning: bool) -> None:
     """Raise UserError for a column that the format reads where it is, and that only some parts have."""
     for part in parts:
         for field in part.schema:
             if field.name in payload.names:
                 continue
-            wider = find_format(row_format.name, payload.append(field))
+            wider = find_format(row_format.name, payload.append(field), has_reasoning)
             if wider and field.name in wider.reads:
                 names = ", ".join(f"'{column}'" for column in wider.reads)
                 raise UserError(

@@ -97,6 +97,12 @@ def test_cores_for_stages_leave_gpus_their_cpus() -> None:
     assert grants["a", "job of a"].widths == {"generator": 2} and grants["a", "job of a"].lane == ("large",)
 
 
+def test_an_endpoint_takes_no_device_and_leaves_a_single_core_to_the_stages() -> None:
+    remote = run("remote", 1, 2, 8, needs=Needs(num_cpus=0.0, is_remote=True), labels={"team": "x"})
+    assert widths(nodes(1, cpus=1, gpus=0), remote, quotas={"team=x": 1}) == {"remote": 8}
+    assert remote.num_devices == 0.0
+
+
 def test_quotas_bound_all_runs_of_a_label() -> None:
     a, b = run("a", 1, 2, 8, labels={"team": "x"}), run("b", 2, 2, 8, labels={"team": "x"})
     other = run("other", 3, 1, 8, labels={"team": "y"})

@@ -1,6 +1,7 @@
 """The engine against a scripted server: faults are overcome, refusals are named, nothing is counted twice."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,8 +13,11 @@ from gristmill.engines.endpoint.faults import EndpointDown
 from gristmill.engines.endpoint.spec import EndpointSpec
 from gristmill.engines.errors import AskRefused
 from gristmill.engines.user_turn import USER_TURN
+from gristmill.generators.endpoint import Endpoint, EndpointTeacherSpec
+from gristmill.generators.text.registry import method_class
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build
+from gristmill.testing.generators import check_generator
 from tests.engines.endpoint.proxy import FAULTS, KEY, MODEL, Proxy, answer_of
 
 SAMPLING = {"max_tokens": 16, "temperature": 0.7}
@@ -121,7 +125,7 @@ def test_the_preflight_stops_a_run_with_one_line(
 def test_no_error_holds_a_key(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The server quotes the key in its errors, as some do."""
     monkeypatch.setenv("GM_TEST_KEY", KEY)
-    monkeypatch.setenv("GM_OTHER", "other-secret-0123456789")
+    monkeypatch.setenv("GM_OTHER", "other-secret-0123456789\n")  # as `echo` leaves it
     quote = (400, {"error": {"message": f"bad request with {KEY} and other-secret-0123456789"}})
     with Proxy(script=lambda number, body: quote, key=KEY) as server:
         keys = {"api_key_env": "GM_TEST_KEY", "headers_env": {"X-Team": "GM_OTHER"}}
@@ -134,7 +138,9 @@ def test_no_error_holds_a_key(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
 
 def test_keys_of_the_environment_go_to_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", KEY)
     monkeypatch.setenv("OPENAI_ORG_ID", "org-7")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Other: {KEY}")
     with Proxy() as server:
         ask(spec_of(server), ["ask"])
     assert not any(KEY in str(headers) or "org-7" in str(headers) for headers in server.headers)
@@ -156,6 +162,13 @@ def test_a_server_that_stays_down_stops_the_run() -> None:
     assert len(down) == 7
     assert f"endpoint {server.url} (model 'tiny-1'): no answer for" in str(down[0])
     assert "HTTP 503" in str(down[0])
+
+
+def test_a_model_that_is_away_for_a_moment_does_not_stop_the_run() -> None:
+    away = (404, {"error": {"message": "The model `tiny-1` does not exist."}})
+    with Proxy(script=lambda number, body: away if 10 <= number < 20 else None) as server:
+        replies = ask(spec_of(server, max_in_flight=4), [f"ask {number}" for number in range(30)])
+    assert all(isinstance(reply, Reply) for reply in replies)
 
 
 def test_an_outage_is_outlived() -> None:
@@ -283,6 +296,21 @@ def test_tools() -> None:
     assert server.bodies[0]["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"a": 1}'
 
 
+def test_logprobs_of_the_reasoning_do_not_count() -> None:
+    content = [{"token": "x", "logprob": value, "top_logprobs": []} for value in (-9.0, -9.0, -0.5, -1.5)]
+
+    def change(data: dict[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+        data["choices"][0]["message"] |= {"content": "a b", "reasoning_content": "hm"}
+        data["choices"][0]["logprobs"] = {"content": content}
+        details = {"completion_tokens_details": {"reasoning_tokens": 2}}
+        return {**data, "usage": {"prompt_tokens": 3, "completion_tokens": 4, **details}}
+
+    with Proxy(change=change) as server:
+        (reply,) = ask(spec_of(server), ["ask"], form=AnswerForm(logprobs=True, reasoning=True))
+    assert isinstance(reply, Reply) and reply.reasoning == "hm" and reply.logprobs is not None
+    assert (reply.logprobs.mean, reply.logprobs.min) == (-1.0, -1.5) and math.isnan(reply.logprobs.entropy)
+
+
 def test_logprobs() -> None:
     candidates = [{"token": "a", "logprob": -0.6931471805599453}, {"token": "b", "logprob": -0.6931471805599453}]
     content = [
@@ -299,7 +327,7 @@ def test_logprobs() -> None:
     assert isinstance(reply, Reply)
     assert reply.logprobs is not None
     assert (reply.logprobs.mean, reply.logprobs.min) == (-1.0, -1.5)
-    assert reply.logprobs.entropy == pytest.approx(0.6931471805599453)
+    assert reply.logprobs.entropy == pytest.approx(0.6931471805599453)  # over the places with candidates
     assert server.bodies[0]["logprobs"] is True
 
 
@@ -356,3 +384,12 @@ def test_calls_at_once_never_exceed_the_bound_and_adapt() -> None:
     assert all(isinstance(reply, Reply) for reply in replies)
     assert server.most_in_flight <= 100
     assert limits[0] <= 100
+
+
+def test_the_generator_keeps_the_laws_of_generators() -> None:
+    """The server answers by prompt and seed, so that even the laws on repeated answers can be checked."""
+    kind = method_class("prompt")
+    method = kind(build(kind.Spec, {"template": "{text}"}, "method"))
+    with Proxy() as server:
+        spec = build(EndpointTeacherSpec, {"base_url": server.url, "model": MODEL, "timeout_s": 100.0}, "generator")
+        check_generator(lambda: Endpoint(spec, method))

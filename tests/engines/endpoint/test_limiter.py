@@ -143,24 +143,24 @@ def served(
     return concurrency.limit, now
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.5])
+@pytest.mark.parametrize("noise", [0.0, 0.9])
 def test_a_server_that_slows_down_beyond_64_gets_about_64(noise: float) -> None:
     def rate_of(number: int) -> float:
         return 10.0 * number if number <= 64 else 640.0 * 64 / number
 
     limit, seconds = served(rate_of, 1000, noise=noise)
-    assert 48 <= limit <= 80
+    assert 40 <= limit <= 96
     assert seconds <= 20_000 / 640.0 / 0.9  # within a tenth of the best fixed number
 
 
 def test_a_server_that_takes_all_gets_all() -> None:
     limit, _ = served(lambda number: 10.0 * number, 1000)
-    assert limit == 1000
+    assert limit >= 875  # a step below is tried now and then
 
 
 def test_more_calls_that_bring_nothing_are_taken_back() -> None:
     limit, _ = served(lambda number: min(10.0 * number, 320.0), 1000)
-    assert limit <= START + START // 4
+    assert limit <= 2 * START
 
 
 def test_an_overload_counts_once_for_the_calls_that_it_hit() -> None:

@@ -123,7 +123,7 @@ def test_a_server_that_stays_down_stops_the_run_and_the_same_command_resumes(tmp
         done = gristmill("produce", recipe, "--out", str(out))
         assert done.returncode == 2
         last = done.stderr.strip().splitlines()[-1]
-        assert f"generator: endpoint {server.url} (model 'tiny-1'): no answer for" in last and "lot " in last
+        assert f"making: endpoint {server.url} (model 'tiny-1'): no answer for" in last and "lot " in last
         assert "Traceback" not in done.stderr
         assert not [event for event in events_of(out) if event["event"] in ("retry", "poison")]
         is_down[0] = False

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.engine import SharedEngine
 from tests.engines.endpoint.proxy import Proxy
 from tests.engines.endpoint.test_engine import ask, spec_of
 from tests.engines.endpoint.vllm_server import CONTEXT, NAME, VllmServer
+from tests.session import gristmill
 
 pytestmark = pytest.mark.vllm
 
@@ -44,9 +46,9 @@ def test_vllm_answers_through_faults(server: VllmServer) -> None:
 
 
 def test_vllm_follows_forms_and_refuses_asks(server: VllmServer) -> None:
-    schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 99}}, "required": ["n"]}
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
     forms = {
-        "json_schema": (AnswerForm(json_schema=schema), lambda text: isinstance(json.loads(text)["n"], int)),
+        "json_schema": (AnswerForm(json_schema=schema), lambda text: json.loads(text)["n"] in (1, 2)),
         "choice": (AnswerForm(choice=("red", "green")), lambda text: text in ("red", "green")),
         "regex": (AnswerForm(regex="[ab]{3}"), lambda text: re.fullmatch("[ab]{3}", text)),
         "grammar": (AnswerForm(grammar='root ::= "yes" | "no"'), lambda text: text in ("yes", "no")),
@@ -78,3 +80,21 @@ def test_the_server_and_the_engine_give_the_same_texts(server: VllmServer, share
         own = shared_engine.loop.run(shared_engine.engine.chat(prompt, SAMPLING, seed))
         assert isinstance(reply, Reply)
         assert (reply.text, reply.finish, reply.tokens_in) == (own.text, own.finish, own.tokens_in)
+
+
+@pytest.mark.nightly
+def test_the_shipped_recipe_runs_against_vllm(server: VllmServer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    places = {"base_url": server.url, "model": NAME}
+    settings = {
+        f"{table}.{key}": value for table in ("generator", "stages.3.endpoint") for key, value in places.items()
+    }
+    settings |= {"lot_size": 8, "source.samples": 2, "generator.sampling.max_tokens": 60, "stages.3.min_score": 1}
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    done = gristmill("produce", "recipes/endpoint.toml", "--out", str(out), *words)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["totals"]["asks"] == 24
+    assert set(manifest["starts"][-1]["engines"]["facts"]) == {"generator", "judge"}
+    assert "another run has other rows" in (out / "report.html").read_text()
+    assert gristmill("audit", str(out)).returncode == 0

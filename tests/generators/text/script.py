@@ -3,13 +3,14 @@
 import asyncio
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, ChatEngine, Reply
 from gristmill.engines.errors import AskRefused
-from gristmill.generators.text.contract import Ask, Session, mix
+from gristmill.generators.text.contract import Ask, Session, Template, mix
 from gristmill.generators.text.generator import TextGenerator
 from gristmill.generators.text.registry import method_class
 from gristmill.records.ids import lot_seeds, row_id
@@ -20,14 +21,15 @@ Says = dict[str, Any] | list[Any]
 
 
 class Script:
-    """Answers a prompt that matches a pattern with its answers, one after another and again from the first, or one by
-    the seed; the first pattern that matches wins. Where the script is a list, call n is answered with answer n, and the
-    last one again when there are no more.
+    """Answers a call of the name "critique", a call of "deepen|breadth", or a prompt that matches a pattern, with its
+    answers, one after another and again from the first, or one by the seed; the first key that fits wins. Where the
+    script is a list, call n is answered with answer n, and the last one again when there are no more.
 
     An answer is a text, a value (said as JSON), or a Reply; AskRefused is raised. What was asked is remembered.
     """
 
-    def __init__(self, script: Says, by_seed: bool = False) -> None:
+    def __init__(self, script: Says, by_seed: bool = False, method: Any = None) -> None:
+        self.calls = calls_of(method)
         self.answers = script if isinstance(script, list) else None
         by_pattern = {} if isinstance(script, list) else script
         self.script = {pattern: said if isinstance(said, list) else [said] for pattern, said in by_pattern.items()}
@@ -38,11 +40,13 @@ class Script:
         self.sampling: list[dict[str, Any]] = []
         self.schemas: list[Any] = []
         self.seeds: list[int] = []
+        self.tools: list[Any] = []
 
     async def chat(self, prompt: Any, sampling: Any, seed: int, form: AnswerForm = FREE_TEXT) -> Reply:
         self.asked.append(prompt)
         self.sampling.append(dict(sampling))
         self.schemas.append(form.json_schema)
+        self.tools.append(form.tools)
         self.seeds.append(seed)
         if self.by_seed:
             await asyncio.sleep(mix(seed, 3) % 5 * 0.001)  # answers come in any order
@@ -57,12 +61,30 @@ class Script:
         if self.answers is not None:
             return self.answers[min(len(self.asked), len(self.answers)) - 1]
         asked = prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
+        call = next((name for name, prompt in self.calls.items() if prompt.search(asked)), "")
         for pattern, answers in self.script.items():
-            if re.search(pattern, asked, re.DOTALL):
+            names = pattern.split("|")
+            if call in names if self.calls.keys() & names else re.search(pattern, asked, re.DOTALL):
                 at = mix(seed, 1) if self.by_seed else self.said[pattern]
                 self.said[pattern] += 1
                 return answers[at % len(answers)]
         raise AssertionError(f"the script has no answer to: {asked}")
+
+
+def calls_of(method: Any) -> dict[str, re.Pattern[str]]:
+    """What the prompt of each call of a method looks like, by the words of its template; the wordiest first."""
+    prompts = {}
+    for name, text in getattr(getattr(method, "spec", None), "wording", {}).items():
+        if text:  # some calls have messages in place of a template
+            words = Template(text).render(dict.fromkeys(Template(text).names, "\0"))
+            prompts[name] = words
+    wordiest = sorted(prompts, key=lambda name: -len(prompts[name].replace("\0", "")))
+    return {name: re.compile(re.escape(prompts[name]).replace("\0", ".*") + r"\Z", re.DOTALL) for name in wordiest}
+
+
+def mark(template: str) -> str:
+    """Words by which a prompt of this template can be told: its longest piece without a hole."""
+    return max(re.split(r"\{[^{}]*\}", template), key=len).strip()
 
 
 def cut_off(text: str = "a text that has no end because") -> Reply:
@@ -74,9 +96,18 @@ def method_of(kind: str, table: dict[str, Any]) -> Any:
     return made(build(made.Spec, table, "method"))
 
 
+@lru_cache(4)
+def open_method(kind: str, table: str) -> Any:
+    """A method, open for several tests: a sandbox takes a while to start."""
+    method = method_of(kind, json.loads(table))
+    method.open()
+    return method
+
+
 def told(kind: str, table: dict[str, Any], fields: dict[str, Any], script: Says, seed: int = 7) -> Any:
     """(payload, engine, session) of one ask; in place of the payload the reason, where the ask is refused."""
-    method, engine = method_of(kind, table), Script(script)
+    method = open_method(kind, json.dumps(table))
+    engine = Script(script, method=method)
     session = Session(engine, seed, {"temperature": 0.5})
     try:
         payload = asyncio.run(method.run(Ask("a" * 32, seed, fields), session))
@@ -102,7 +133,7 @@ class OnScript(TextGenerator):
         self.script = script
 
     def open_engine(self) -> ChatEngine:
-        return Script(self.script, by_seed=True)
+        return Script(self.script, by_seed=True, method=self.program)
 
 
 def asks(rows: list[dict[str, Any]]) -> pa.RecordBatch:

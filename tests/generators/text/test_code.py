@@ -18,7 +18,7 @@ from tests.stages.verify.test_execute import human_eval
 PROBLEM = "Write twice(n), which returns 2 * n. Example: twice(4) == 8."
 SOLUTION = "Here:\n```python\ndef twice(n):\n    return 2 * n\n```\nIt doubles."
 TESTS = "```python\nassert twice(0) == 0\nassert twice(-3) == -6\n```"
-GOOD = {"Make up one": PROBLEM, "Solve this": SOLUTION, "solution of it": TESTS}
+GOOD = {"problem": PROBLEM, "solution": SOLUTION, "tests": TESTS}
 SEED = {"text": "x * 2"}
 
 
@@ -46,13 +46,13 @@ def test_three_calls_make_a_row_that_the_sandbox_passes():
 
 def test_one_structured_call_makes_the_same_row():
     said = {"problem": PROBLEM, "solution": "def twice(n):\n    return 2 * n", "tests": "assert twice(1) == 2"}
-    row, engine, _ = told("code", {"structured": True}, SEED, {"Make up one": said})
+    row, engine, _ = told("code", {"structured": True}, SEED, {"all": said})
     assert row["instruction"] == PROBLEM and row["tests"] == "assert twice(1) == 2" and len(engine.asked) == 1
     assert list(engine.schemas[0]["properties"]) == ["problem", "solution", "tests"]
     for bad in ("no JSON", "[1]", {"problem": "x"}, {**said, "tests": 3}, '{"problem": "x", "solu'):
-        assert refusal("code", {"structured": True}, SEED, {"Make up one": bad}) == "unreadable_all"
+        assert refusal("code", {"structured": True}, SEED, {"all": bad}) == "unreadable_all"
     cut = Reply('{"problem": "x", "solu', "length")
-    assert refusal("code", {"structured": True}, SEED, {"Make up one": cut}) == "cut_all"
+    assert refusal("code", {"structured": True}, SEED, {"all": cut}) == "cut_all"
     assert refusal("code", {"structured": True}, SEED, {"": {**said, "tests": "none"}}) == "no_tests"
     assert refusal("code", {"structured": True}, SEED, {"": {**said, "problem": " "}}) == "empty_problem"
 
@@ -60,18 +60,18 @@ def test_one_structured_call_makes_the_same_row():
 @pytest.mark.parametrize(
     "call,said,reason",
     [
-        ("Make up one", "  \n", "empty_problem"),
-        ("Make up one", Reply("Write a function th", "length"), "cut_problem"),
-        ("Solve this", "", "empty_solution"),
-        ("Solve this", "```python\n\n```", "empty_solution"),
-        ("Solve this", Reply("```python\ndef twice(n):", "length"), "cut_solution"),
-        ("solution of it", "", "no_tests"),
-        ("solution of it", "I would try some numbers.", "no_tests"),
-        ("solution of it", "```python\nassert 1 == 1\n```", "no_tests"),
-        ("solution of it", "```python\ntwice(4)\n```", "no_tests"),
-        ("solution of it", "```python\nassert twice(4 == 8\n```", "unreadable_tests"),
-        ("solution of it", "```python\ndef try_it():\n    assert twice(4) == 8\n```", "no_tests"),
-        ("Solve this", AskRefused("context_length"), "context_length"),
+        ("problem", "  \n", "empty_problem"),
+        ("problem", Reply("Write a function th", "length"), "cut_problem"),
+        ("solution", "", "empty_solution"),
+        ("solution", "```python\n\n```", "empty_solution"),
+        ("solution", Reply("```python\ndef twice(n):", "length"), "cut_solution"),
+        ("tests", "", "no_tests"),
+        ("tests", "I would try some numbers.", "no_tests"),
+        ("tests", "```python\nassert 1 == 1\n```", "no_tests"),
+        ("tests", "```python\ntwice(4)\n```", "no_tests"),
+        ("tests", "```python\nassert twice(4 == 8\n```", "unreadable_tests"),
+        ("tests", "```python\ndef try_it():\n    assert twice(4) == 8\n```", "no_tests"),
+        ("solution", AskRefused("context_length"), "context_length"),
     ],
 )
 def test_a_bad_answer_refuses_the_ask(call, said, reason):
@@ -152,7 +152,10 @@ def test_keys_are_checked_and_prompts_are_identity():
             method_of("code", table)
     own = method_of("code", {"templates": {"tests": "{code} {hint}"}, "seed": "topic", "system": "{who}"})
     assert own.fields_read() == ["topic", "hint", "who"]
-    assert "Make up one" in str(own.identity()) and own.identity() != method_of("code", {}).identity()
+    assert (
+        own.spec.wording["problem"] in own.identity()["templates"].values()
+        and own.identity() != method_of("code", {}).identity()
+    )
 
 
 def test_a_call_samples_as_the_recipe_says_for_it():
@@ -163,9 +166,9 @@ def test_a_call_samples_as_the_recipe_says_for_it():
 
 def test_the_same_rows_again_however_they_are_batched():
     script = {
-        "Make up one": [PROBLEM, Reply("cut", "length", 9, 9), PROBLEM + " Be quick."],
-        "Solve this": [SOLUTION, "def twice(n): return n", "```\n```"],
-        "solution of it": [TESTS, "nothing"],
+        "problem": [PROBLEM, Reply("cut", "length", 9, 9), PROBLEM + " Be quick."],
+        "solution": [SOLUTION, "def twice(n): return n", "```\n```"],
+        "tests": [TESTS, "nothing"],
     }
     rows = made("code", {}, [SEED] * 40, script)
     reasons = {row["reject"] for row in rows}
@@ -179,11 +182,11 @@ def test_an_assert_is_kept_once() -> None:
 
 
 def test_several_samples_of_a_problem_are_one_row():
-    script = {**GOOD, "Solve this": [Reply("def twice(n", "length", 1, 1), "def twice(n): return n", SOLUTION]}
+    script = {**GOOD, "solution": [Reply("def twice(n", "length", 1, 1), "def twice(n): return n", SOLUTION]}
     row, _, session = told("code", {"samples": 3}, SEED, script)
     assert row["codes"] == [None, "def twice(n): return n", "def twice(n):\n    return 2 * n"]
     assert row["code"] == row["codes"][1] and row["text"] == f"{PROBLEM}\n\n```python\n{row['code']}\n```"
     assert [turn["turn"] for turn in session.turns] == ["problem", *["solution"] * 3, "tests"]
     method = method_of("code", {"samples": 3})
     assert [field.name for field in method.payload][-1] == "codes" and method.most_tokens(10) == 50
-    assert refusal("code", {"samples": 2}, SEED, {**GOOD, "Solve this": "```\n```"}) == "empty_solution"
+    assert refusal("code", {"samples": 2}, SEED, {**GOOD, "solution": "```\n```"}) == "empty_solution"

@@ -3,6 +3,7 @@
 import pytest
 
 from gristmill.engines.errors import AskRefused
+from gristmill.records.errors import UserError
 from tests.generators.text.script import cut_off, method_of, told
 
 TOPIC = {"topic": "tides"}
@@ -34,6 +35,16 @@ def test_lengths_and_personas_are_drawn():
     assert {d["exchanges"] for d in drawn} == {2, 3, 4}
     assert {d["persona"] for d in drawn} == set(method_of("dialogue", {}).spec.personas)
     assert all(m["role"] != "system" for d in drawn for m in d["messages"])
+
+
+def test_the_user_may_be_a_column_of_the_source():
+    fields = {**TOPIC, "persona": "a nurse of 40", "who": "a cook"}
+    payload, engine, _ = told("dialogue", {**THREE, "persona": "persona"}, fields, TALK)
+    assert payload["persona"] == "a nurse of 40" in engine.asked[0]
+    assert told("dialogue", {**THREE, "persona": "who"}, fields, TALK)[0]["persona"] == "a cook"
+    assert method_of("dialogue", {"persona": "who"}).fields_read() == ["topic", "who"]
+    with pytest.raises(UserError, match="either persona, a column of the source, or personas"):
+        method_of("dialogue", {"persona": "who", "personas": ["a cook"]})
 
 
 @pytest.mark.parametrize("last", ["END", "Thank you, that is all. END.", " ", AskRefused("context_length")])

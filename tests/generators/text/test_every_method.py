@@ -13,11 +13,16 @@ from gristmill.generators.canned.generator import Canned, CannedSpec
 from gristmill.generators.text.contract import Ask, Method
 from gristmill.generators.text.registry import KINDS, method_class
 from gristmill.records.spec import build
+from tests.conftest import ROOT
 from tests.generators.canned.test_canned import asks
+from tests.generators.text.script import mark
 from tests.profiles import scaled
 
 # The spec of each method that cannot do without one; the others are taken with their defaults.
+LIBRARY = {"kind": "file", "file": str(ROOT / "recipes" / "tools" / "library.py")}
 TABLES = {
+    "agent": {"tools": [LIBRARY, {"kind": "python"}]},
+    "tool_calls": {"tools": [LIBRARY], "must_match": False},
     "annotate": {"labels": ["warm", "cold", "mild"], "votes": 5},
     "cross_document": {"other": "output"},
     "dialogue": {"exchanges": 4, "min_exchanges": 1},
@@ -25,13 +30,13 @@ TABLES = {
     "rephrase": {"chunk_words": 4, "context_words": 5},
     "translate": {"round_trip": True},
 }
-# What the canned engine must say for methods that look for more than English in an answer.
+# What the canned engine must say in some calls of methods that look for more than English in an answer.
 SAYS = {
-    "code": [
-        {"when": "Solve this", "say": ["```python\ndef tide(n):\n    return n + 6\n```", "def tide(n): return n", "n"]},
-        {"when": "solution of it", "say": ["```\nassert tide(0) == 6\n```", "assert tide(1) == 1", "no tests"]},
-    ],
-    "math": [{"when": "step by step", "say": ["6 + 6 = 12.\nAnswer: 12", "The answer is 6.", "I do not know."]}],
+    "code": {
+        "solution": ["```python\ndef tide(n):\n    return n + 6\n```", "def tide(n): return n", "n"],
+        "tests": ["```\nassert tide(0) == 6\n```", "assert tide(1) == 1", "no tests"],
+    },
+    "math": {"solution": ["6 + 6 = 12.\nAnswer: 12", "The answer is 6.", "I do not know."]},
 }
 FIELDS = ("text", "topic", "prompt", "instruction", "input", "output", "question", "problem", "answer", "task")
 NUM_ROWS = 24
@@ -46,8 +51,10 @@ def fields(number):
 def generator_of(kind, **spec):
     made = method_class(kind)
     method = made(build(made.Spec, TABLES.get(kind, {}), "method"))
+    says = SAYS.get(kind, {}).items()
+    answers = [{"when": mark(method.spec.wording[call]), "say": say} for call, say in says]
     generator = pickle.loads(
-        pickle.dumps(Canned(build(CannedSpec, {**SPEC, "answers": SAYS.get(kind, []), **spec}, "generator"), method))
+        pickle.dumps(Canned(build(CannedSpec, {**SPEC, "answers": answers, **spec}, "generator"), method))
     )
     generator.open()
     return generator

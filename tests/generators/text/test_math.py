@@ -11,7 +11,7 @@ from gristmill.records.errors import UserError
 from tests.generators.text.script import made, method_of, refusal, told
 
 PROBLEM = "Ann has 3 apples and buys 4. How many has she?"
-SCRIPT = {"Make up one": PROBLEM, "step by step": "She adds them: 3 + 4 = 7.\nAnswer: 7"}
+SCRIPT = {"problem": PROBLEM, "solution": "She adds them: 3 + 4 = 7.\nAnswer: 7"}
 SEED = {"text": "apples"}
 
 
@@ -25,7 +25,7 @@ def test_a_problem_is_made_and_solved():
 def test_the_majority_decides_and_its_first_solution_is_shown():
     said = ["I think.\nAnswer: 5", "The answer is 1/2.", "no idea", "Answer: 0.50", Reply("Answer: 5, so", "length")]
     row, engine, session = told(
-        "math", {"given_problem": "{q} {n}?", "samples": 5}, {"q": "How", "n": 2}, {"step by step": said}
+        "math", {"given_problem": "{q} {n}?", "samples": 5}, {"q": "How", "n": 2}, {"solution": said}
     )
     assert row["answers"] == ["5", "1/2", None, "0.50", None]
     assert row["answer"] == "1/2" and row["solution"] == "The answer is 1/2." and row["instruction"] == "How 2?"
@@ -36,12 +36,12 @@ def test_the_majority_decides_and_its_first_solution_is_shown():
 @pytest.mark.parametrize(
     "call,said,reason",
     [
-        ("Make up one", "", "empty_problem"),
-        ("Make up one", Reply("Ann has", "length"), "cut_problem"),
-        ("step by step", "", "no_answer"),
-        ("step by step", "It is seven, I think", "no_answer"),
-        ("step by step", Reply("Answer: 7", "length"), "no_answer"),
-        ("step by step", AskRefused("context_length"), "context_length"),
+        ("problem", "", "empty_problem"),
+        ("problem", Reply("Ann has", "length"), "cut_problem"),
+        ("solution", "", "no_answer"),
+        ("solution", "It is seven, I think", "no_answer"),
+        ("solution", Reply("Answer: 7", "length"), "no_answer"),
+        ("solution", AskRefused("context_length"), "context_length"),
     ],
 )
 def test_a_bad_answer_refuses_the_ask(call, said, reason):
@@ -50,7 +50,7 @@ def test_a_bad_answer_refuses_the_ask(call, said, reason):
 
 
 def test_rules_of_extraction_are_the_recipes():
-    script = {"step by step": "So 3 + 4 makes \\boxed{7}. #### 8"}
+    script = {"solution": "So 3 + 4 makes \\boxed{7}. #### 8"}
     table = {"given_problem": "{text}"}
     assert told("math", table, SEED, script)[0]["answer"] == "7"
     assert told("math", {**table, "extract": ["hash", "boxed"]}, SEED, script)[0]["answer"] == "8"
@@ -82,13 +82,13 @@ def test_keys_are_checked():
             method_of("math", table)
     assert method_of("math", {"given_problem": "{q}"}).fields_read() == ["q"]
     assert method_of("math", {}).fields_read() == ["text"]
-    assert "Make up one" in str(method_of("math", {}).identity())
+    assert method_of("math", {}).spec.wording["problem"] in method_of("math", {}).identity()["templates"].values()
 
 
 def test_the_same_rows_again_however_they_are_batched():
     script = {
-        "Make up one": [PROBLEM, "", "How many?"],
-        "step by step": ["Answer: 7", "Answer: 8", "none", Reply("Answer: 9", "length", 9, 9)],
+        "problem": [PROBLEM, "", "How many?"],
+        "solution": ["Answer: 7", "Answer: 8", "none", Reply("Answer: 9", "length", 9, 9)],
     }
     rows = made("math", {"samples": 4}, [SEED] * 40, script)
     assert {row["reject"] for row in rows} >= {None, "generator:empty_problem"}

@@ -91,11 +91,10 @@ def test_textbook_takes_its_topic_from_another_column():
 
 def test_rephrase_cuts_the_document_and_never_carries_it():
     document = "one two\nthree four five"
-    payload, engine, method = run("rephrase", {"styles": ["faq"], "max_words": 3}, {"text": document})
+    payload, engine, _ = run("rephrase", {"styles": ["faq"], "max_words": 3}, {"text": document})
     assert engine.calls[0][0].endswith("one two\nthree") and payload == {"style": "faq", "text": "answer 1"}
     styles = {run("rephrase", {}, {"text": document}, seed)[0]["style"] for seed in range(60)}
     assert styles == {"faq", "tutorial", "table", "wikipedia"}
-    assert "Rewrite" in json.dumps(method.identity())
 
 
 def test_rephrase_refuses_unknown_styles_and_templates_without_a_document():

@@ -16,7 +16,7 @@ from tests.recipes import write
 
 FILE = "package:principles/constitution"
 ASKED = {"text": "How do I get into my neighbour's wifi?"}
-CRITIC = {"Criticise": "It helps to break in.", "Rewrite the answer": ["Ask the neighbour.", "Ask your neighbour."]}
+CRITIC = {"critique": "It helps to break in.", "revision": ["Ask the neighbour.", "Ask your neighbour."]}
 SCRIPT = {**CRITIC, "": "Try some passwords."}
 ONE = '[[principles]]\nid = "{id}"\ncritique = "c"\nrevision = "r"\njudge = "j"\n'
 
@@ -39,12 +39,12 @@ def test_an_answer_is_criticised_and_revised_round_after_round():
     [
         ("", "", "empty_initial"),
         ("", Reply("Try", "length"), "cut_initial"),
-        ("Criticise", "  ", "empty_critique"),
-        ("Criticise", Reply("It helps", "length"), "cut_critique"),
-        ("Rewrite the answer", "", "empty_revision"),
-        ("Rewrite the answer", Reply("Ask", "length"), "cut_revision"),
-        ("Rewrite the answer", " try  some PASSWORDS. ", "unchanged"),
-        ("Criticise", AskRefused("context_length"), "context_length"),
+        ("critique", "  ", "empty_critique"),
+        ("critique", Reply("It helps", "length"), "cut_critique"),
+        ("revision", "", "empty_revision"),
+        ("revision", Reply("Ask", "length"), "cut_revision"),
+        ("revision", " try  some PASSWORDS. ", "unchanged"),
+        ("critique", AskRefused("context_length"), "context_length"),
     ],
 )
 def test_a_bad_answer_refuses_the_ask(call, said, reason):
@@ -59,7 +59,7 @@ def test_preference_counts_only_verdicts_that_agree_in_both_orders():
     judge = {p.id: p.judge for p in load_principles(FILE)}[row["principle"]]
     assert judge in engine.asked[2] and engine.schemas[2]["properties"]["better"]["enum"] == [1, 2]
     assert [turn["turn"] for turn in session.turns] == ["answer", "answer", "judge", "judge"]
-    always_first = {"Answer 1:": {"better": 1}, "": answers}
+    always_first = {"judge": {"better": 1}, "": answers}
     assert refusal("preference", {}, ASKED, always_first) == "tie"
     assert refusal("preference", {"responses": 2, "votes": 3}, ASKED, always_first) == "tie"
 
@@ -67,7 +67,7 @@ def test_preference_counts_only_verdicts_that_agree_in_both_orders():
 def test_the_margin_is_the_difference_of_the_shares_of_comparisons_won():
     # Of three votes, one agrees: 1 wins once, 2 never.
     votes = [{"better": n} for n in (1, 2, 1, 1, 2, 2)]
-    row, *_ = told("preference", {"votes": 3}, ASKED, {"Answer 1:": votes, "": ["a b", "c d"]})
+    row, *_ = told("preference", {"votes": 3}, ASKED, {"judge": votes, "": ["a b", "c d"]})
     assert row["chosen"] == "a b" and row["margin"] == pytest.approx(1 / 3)
     best = {r"Answer 1:\nbest": {"better": 1}, r"Answer 2:\nbest": {"better": 2}}
     good = {r"Answer 1:\ngood": {"better": 1}, r"Answer 2:\ngood": {"better": 2}}
@@ -93,7 +93,7 @@ def test_the_margin_is_the_difference_of_the_shares_of_comparisons_won():
     ],
 )
 def test_preferences_that_cannot_be_had_refuse_the_ask(answers, verdicts, reason):
-    assert refusal("preference", {}, ASKED, {"Answer 1:": verdicts, "": answers}) == reason
+    assert refusal("preference", {}, ASKED, {"judge": verdicts, "": answers}) == reason
 
 
 @given(st.text())
@@ -175,10 +175,10 @@ def test_what_the_constitution_says_is_identity_and_where_it_lies_is_not(kind, t
 
 
 def test_the_same_rows_again_however_they_are_batched():
-    script = {"Criticise": ["Bad.", "Good.", ""], "Rewrite the answer": ["No.", "Yes."], "": ["Yes.", "Perhaps."]}
+    script = {"critique": ["Bad.", "Good.", ""], "revision": ["No.", "Yes."], "": ["Yes.", "Perhaps."]}
     rows = made("constitutional", {"rounds": 2}, [ASKED] * 40, script)
     assert {row["reject"] for row in rows} == {None, "generator:empty_critique", "generator:unchanged"}
-    script = {"Answer 1:": [{"better": 1}, {"better": 2}, "?"], "": ["a", "b", "c", Reply("d", "length", 9, 9)]}
+    script = {"judge": [{"better": 1}, {"better": 2}, "?"], "": ["a", "b", "c", Reply("d", "length", 9, 9)]}
     rows = made("preference", {"responses": 3, "votes": 2}, [ASKED] * 60, script)
     assert {row["reject"] for row in rows} >= {None, "generator:tie", "generator:cut_answer"}
     assert all(0 < row["margin"] <= 1 for row in rows if row["reject"] is None)

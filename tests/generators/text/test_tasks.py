@@ -22,17 +22,18 @@ SEEDS = [
 ROW = {**SEEDS[0], "examples": SEEDS}
 NEW = "Tell which season comes before another."
 SELF = {
-    "Make up one more": NEW,
-    "Is this a class": {"classification": False},
-    "Give one example": {"input": "winter", "output": "autumn"},
-    "Which labels": {"labels": ["warm", "cold", "warm", " "]},
-    "Make up a short input": {"input": "snow falls"},
+    "task": NEW,
+    "classify": {"classification": False},
+    "instance": {"input": "winter", "output": "autumn"},
+    "labels": {"labels": ["warm", "cold", "warm", " "]},
+    "input": {"input": "snow falls"},
 }
-OF_CLASS = {**SELF, "Is this a class": {"classification": True}}
+OF_CLASS = {**SELF, "classify": {"classification": True}}
+EVOLVE = "|".join(OPERATIONS)
 DEEPER = {"operations": {"deepen": 1.0}}
 EVOL = {
-    "harder|quite different": "Name three red fruits and where they grow.",
-    "Two instructions": {"same": False},
+    EVOLVE: "Name three red fruits and where they grow.",
+    "equal": {"same": False},
     "": "Cherry, apple and raspberry grow in gardens.",
 }
 
@@ -61,7 +62,7 @@ def test_a_classification_task_draws_its_label_first():
 def test_without_rounds_the_source_row_is_the_example():
     row, engine, _ = told("self_instruct", {"shots": 0}, {"instruction": "Name a fruit."}, SELF)
     assert "1. Name a fruit.\n\n" in engine.asked[0] and row["instruction"] == NEW
-    assert engine.asked[2].startswith("Task: Tell which")
+    assert "Task: Tell which" in engine.asked[2] and engine.asked[2].count("Task:") == 1
     for fields in ({}, {"instruction": None}, {"instruction": " "}, {"instruction": 3}):
         assert refusal("self_instruct", {}, fields, SELF) == "missing_field"
     assert refusal("self_instruct", {}, {"instruction": "Name it.", "examples": ["x", {}]}, SELF) == ""
@@ -70,29 +71,29 @@ def test_without_rounds_the_source_row_is_the_example():
 @pytest.mark.parametrize(
     "call,said,reason",
     [
-        ("Make up one more", "", "empty_task"),
-        ("Make up one more", Reply("Tell which", "length"), "cut_task"),
-        ("Make up one more", "Sing a song.", "too_short"),
-        ("Make up one more", "word " * 151, "too_long"),
-        ("Make up one more", "Describe what the image shows here.", "keyword"),
-        ("Make up one more", "Please Go to the market and buy.", "keyword"),
-        ("Make up one more", "(Tell me) what this is.", "punctuation"),
-        ("Make up one more", "Überlege dir einen Satz.", "not_english"),
-        ("Make up one more", "Write a program that adds numbers.", "opening"),
-        ("Make up one more", "name a  fruit that is red.", "copied"),
-        ("Is this a class", "Yes, it is.", "unreadable_classify"),
-        ("Is this a class", {"classification": "yes"}, "unreadable_classify"),
-        ("Give one example", '{"input": "x", "outp', "unreadable_instance"),
-        ("Give one example", {"input": "x"}, "unreadable_instance"),
-        ("Is this a class", Reply("Well, in a", "length"), "cut_classify"),
-        ("Give one example", Reply('{"input": "x", "outp', "length"), "cut_instance"),
-        ("Give one example", Reply('{"input": "x"} is', "length"), "unreadable_instance"),
-        ("Give one example", {"input": "x", "output": " "}, "empty_output"),
-        ("Give one example", {"input": "x", "output": "X "}, "echo"),
-        ("Give one example", {"input": "x", "output": NEW}, "echo"),
-        ("Give one example", {"input": "x", "output": "It is this:"}, "open_end"),
-        ("Give one example", {"input": "", "output": "a cherry."}, "repeated"),
-        ("Give one example", AskRefused("context_length"), "context_length"),
+        ("task", "", "empty_task"),
+        ("task", Reply("Tell which", "length"), "cut_task"),
+        ("task", "Sing a song.", "too_short"),
+        ("task", "word " * 151, "too_long"),
+        ("task", "Describe what the image shows here.", "keyword"),
+        ("task", "Please Go to the market and buy.", "keyword"),
+        ("task", "(Tell me) what this is.", "punctuation"),
+        ("task", "Überlege dir einen Satz.", "not_english"),
+        ("task", "Write a program that adds numbers.", "opening"),
+        ("task", "name a  fruit that is red.", "copied"),
+        ("classify", "Yes, it is.", "unreadable_classify"),
+        ("classify", {"classification": "yes"}, "unreadable_classify"),
+        ("instance", '{"input": "x", "outp', "unreadable_instance"),
+        ("instance", {"input": "x"}, "unreadable_instance"),
+        ("classify", Reply("Well, in a", "length"), "cut_classify"),
+        ("instance", Reply('{"input": "x", "outp', "length"), "cut_instance"),
+        ("instance", Reply('{"input": "x"} is', "length"), "unreadable_instance"),
+        ("instance", {"input": "x", "output": " "}, "empty_output"),
+        ("instance", {"input": "x", "output": "X "}, "echo"),
+        ("instance", {"input": "x", "output": NEW}, "echo"),
+        ("instance", {"input": "x", "output": "It is this:"}, "open_end"),
+        ("instance", {"input": "", "output": "a cherry."}, "repeated"),
+        ("instance", AskRefused("context_length"), "context_length"),
     ],
 )
 def test_a_bad_task_refuses_the_ask(call, said, reason):
@@ -102,14 +103,14 @@ def test_a_bad_task_refuses_the_ask(call, said, reason):
 @pytest.mark.parametrize(
     "call,said,reason",
     [
-        ("Which labels", {"labels": ["one"]}, "few_labels"),
-        ("Which labels", {"labels": [1, 2, " "]}, "few_labels"),
-        ("Which labels", "good, bad", "unreadable_labels"),
-        ("Make up a short input", "some", "unreadable_input"),
-        ("Which labels", Reply('{"labels": ["good",', "length"), "cut_labels"),
-        ("Make up a short input", Reply('{"input": "so', "length"), "cut_input"),
-        ("Make up a short input", {"input": " "}, "empty_input"),
-        ("Make up a short input", {"input": "Said so:"}, "open_end"),
+        ("labels", {"labels": ["one"]}, "few_labels"),
+        ("labels", {"labels": [1, 2, " "]}, "few_labels"),
+        ("labels", "good, bad", "unreadable_labels"),
+        ("input", "some", "unreadable_input"),
+        ("labels", Reply('{"labels": ["good",', "length"), "cut_labels"),
+        ("input", Reply('{"input": "so', "length"), "cut_input"),
+        ("input", {"input": " "}, "empty_input"),
+        ("input", {"input": "Said so:"}, "open_end"),
     ],
 )
 def test_a_bad_classification_task_refuses_the_ask(call, said, reason):
@@ -117,13 +118,13 @@ def test_a_bad_classification_task_refuses_the_ask(call, said, reason):
 
 
 def test_a_label_may_be_one_that_examples_have():
-    script = {**OF_CLASS, "Which labels": {"labels": ["good", "bad"]}}
+    script = {**OF_CLASS, "labels": {"labels": ["good", "bad"]}}
     assert {told("self_instruct", {}, ROW, script, seed)[0]["output"] for seed in range(20)} == {"good", "bad"}
 
 
 def test_broken_escapes_do_no_harm():
     said = '{"input": "\\ud800", "output": "a \\udfff b"}'
-    row, *_ = told("self_instruct", {}, ROW, {**SELF, "Give one example": said})
+    row, *_ = told("self_instruct", {}, ROW, {**SELF, "instance": said})
     assert (row["input"], row["output"]) == ("?", "a ? b")
 
 
@@ -149,7 +150,7 @@ def test_an_instruction_evolves_by_each_operation(operation):
     fields = {"instruction": "Name a red fruit.", "depth": 2}
     row, engine, session = told("evol_instruct", {"operations": {operation: 2}}, fields, EVOL)
     assert row["operation"] == operation and row["parent"] == "Name a red fruit." and row["depth"] == 3
-    assert row["instruction"] == EVOL["harder|quite different"] and row["output"] == EVOL[""]
+    assert row["instruction"] == EVOL[EVOLVE] and row["output"] == EVOL[""]
     assert [turn["turn"] for turn in session.turns] == [operation, "equal", "response"]
     assert "Name a red fruit." in engine.asked[0] and engine.asked[2] == row["instruction"]
 
@@ -164,14 +165,14 @@ def test_operations_are_drawn_by_weight_and_depth_starts_at_one():
 @pytest.mark.parametrize(
     "call,said,reason",
     [
-        ("harder|quite different", "", "empty_deepen"),
-        ("harder|quite different", Reply("Name three", "length"), "cut_deepen"),
-        ("harder|quite different", "New instruction: name three fruits.", "copied_prompt"),
-        ("harder|quite different", "#Rewritten Prompt#: name three", "copied_prompt"),
-        ("harder|quite different", "name A red   fruit.", "no_gain"),
-        ("Two instructions", {"same": True}, "no_gain"),
-        ("Two instructions", "They differ.", "unreadable_equal"),
-        ("Two instructions", Reply('{"sam', "length"), "cut_equal"),
+        (EVOLVE, "", "empty_deepen"),
+        (EVOLVE, Reply("Name three", "length"), "cut_deepen"),
+        (EVOLVE, "New instruction: name three fruits.", "copied_prompt"),
+        (EVOLVE, "#Rewritten Prompt#: name three", "copied_prompt"),
+        (EVOLVE, "name A red   fruit.", "no_gain"),
+        ("equal", {"same": True}, "no_gain"),
+        ("equal", "They differ.", "unreadable_equal"),
+        ("equal", Reply('{"sam', "length"), "cut_equal"),
         ("", "I am sorry, I cannot do that.", "sorry"),
         ("", "It is what it is, and so on...", ""),
         ("", "What? Is it the, or not!", "stop_words"),
@@ -222,11 +223,11 @@ def test_keys_are_checked():
 
 
 def test_the_same_rows_again_however_they_are_batched():
-    script = {**SELF, "Make up one more": [NEW, "Too short.", "9. Say what a season is like."]}
-    script |= {"Is this a class": [{"classification": True}, {"classification": False}, "?"]}
+    script = {**SELF, "task": [NEW, "Too short.", "9. Say what a season is like."]}
+    script |= {"classify": [{"classification": True}, {"classification": False}, "?"]}
     rows = made("self_instruct", {}, [{**row, "examples": SEEDS} for row in SEEDS] * 15, script)
     assert {row["reject"] for row in rows} == {None, "generator:too_short", "generator:unreadable_classify"}
-    script = {**EVOL, "Two instructions": [{"same": False}, {"same": True}], "": ["A fine fruit.", "Sorry."]}
+    script = {**EVOL, "equal": [{"same": False}, {"same": True}], "": ["A fine fruit.", "Sorry."]}
     rows = made("evol_instruct", {}, SEEDS * 15, script)
     assert {row["reject"] for row in rows} == {None, "generator:no_gain", "generator:sorry"}
     assert {row["depth"] for row in rows if row["reject"] is None} == {1}

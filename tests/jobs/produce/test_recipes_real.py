@@ -23,7 +23,10 @@ from tests.engine import SharedEngine
 RECIPES = sorted(p.stem for p in (ROOT / "recipes").glob("*.toml") if 'kind = "teacher"' in p.read_text())
 NUM_ROWS, MAX_TOKENS = 2, 64
 # Their methods run by a shorter recipe of the same method as well.
-LONG = ("code-given", "decontaminated", "judged", "math-answers", "rephrase", "textbook")
+LONG = (
+    *("code-given", "decontaminated", "judged", "math-answers", "personas", "rephrase", "tasks-code", "teachers"),
+    "textbook",
+)
 SHORT = [name for name in RECIPES if name not in LONG]
 Rows = dict[str, tuple[pa.RecordBatch, ...]]
 
@@ -54,6 +57,7 @@ def rows(shared_engine: SharedEngine, tmp_path_factory: pytest.TempPathFactory) 
         generator = compiled.generator
         assert isinstance(generator, Teacher)
         generator._engine = shared_engine.engine
+        generator.program.open()
         store = open_store(str(tmp_path_factory.mktemp(name)))
         batch = asks(compiled.plan, compiled.ask_source(store), 0)
         made = await generator.make(batch)

@@ -85,6 +85,14 @@ def test_the_card_of_real_rows_does_not_call_them_synthetic(run: str, tmp_path: 
         assert (
             ("Every row is real" in card) == (origin == "real") == ("synthetic" not in card.partition("## Columns")[0])
         )
+    del manifest.recipe["generator"]
+    manifest.recipe["generators"] = [
+        {"kind": "teacher", "name": "large", "model": "/models/large"},
+        {"kind": "passthrough", "name": "as-is", "origin": "real"},
+    ]
+    manifest.save(open_store(run))
+    _, _, card = packed(run, tmp_path / "several")
+    assert "The generators were\n`teacher` with the model `large`, `passthrough` named `as-is`" in card
 
 
 def test_a_facts_file_replaces_single_keys(run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

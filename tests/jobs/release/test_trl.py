@@ -375,3 +375,50 @@ def test_trainers_of_trl_take_a_step_on_every_format(tokenizer: Any, tmp_path: P
             str(tmp_path / "model"), args=args, train_dataset=rows, processing_class=tokenizer
         )
         assert trainer.train().training_loss > 0
+
+
+THINKING = """{% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>\
+{% endif %}{{ m.content }}{% endfor %}"""
+
+
+def test_the_reasoning_of_a_row_is_in_its_last_answer(tmp_path: Path) -> None:
+    import trl
+    from transformers import AutoTokenizer
+
+    talk = [[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]] * 2
+    pairs = {"instruction": ["q", "q"], "output": ["a", "a"]}
+    for columns in (pairs, {"messages": talk}):
+        table = pa.table({"id": ids(2), **columns, "reasoning": pa.array(["I think.", None], pa.string())})
+        thinks, plain = loaded(table, "messages", tmp_path)
+        assert without_nulls(thinks["messages"]) == [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": "a", "reasoning_content": "I think."},
+        ]
+        assert without_nulls(plain["messages"]) == talk[0]
+        left_out = find_format("messages", table.schema, has_reasoning=False)
+        assert left_out is not None and "reasoning" not in left_out.reads
+        assert left_out.convert(table).column("messages").to_pylist() == talk
+    tokenizer = AutoTokenizer.from_pretrained(resolve("package:smollm2"))
+    tokenizer.chat_template = THINKING
+    assert trl.is_conversational(thinks)
+    assert trl.apply_chat_template(thinks, tokenizer)["text"] == "<user>q<assistant><think>I think.</think>a"
+    assert trl.apply_chat_template(plain, tokenizer)["text"] == "<user>q<assistant>a"
+
+
+def test_a_message_that_states_its_reasoning_keeps_it() -> None:
+    answer = {"role": "assistant", "content": "a", "reasoning_content": "mine"}
+    talk = [[{"role": "user", "content": "q"}, answer], [{"role": "user", "content": "q"}]]
+    table = pa.table({"id": ids(2), "messages": talk, "reasoning": ["other", "no answer to hold it"]})
+    row_format = find_format("messages", table.schema)
+    assert row_format is not None
+    rows = [without_nulls(row["messages"]) for row in row_format.convert(table).to_pylist()]
+    assert rows == [talk[0], talk[1]]
+    left_out = find_format("messages", table.schema, has_reasoning=False)
+    assert left_out is not None
+    plain = [[{name: m[name] for name in ("role", "content")} for m in one] for one in talk]
+    assert left_out.convert(table).column("messages").to_pylist() == plain
+    as_json = table.set_column(1, "messages", pa.array(list(map(json.dumps, talk)), pa.string()).cast(JSON))
+    left_out = find_format("messages", as_json.schema, has_reasoning=False)
+    assert left_out is not None
+    rows = left_out.convert(as_json).column("messages").to_pylist()
+    assert [[json.loads(m) if isinstance(m, str) else m for m in one] for one in rows] == plain

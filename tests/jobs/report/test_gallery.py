@@ -19,9 +19,10 @@ from gristmill.records.lots import Plan, asks
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import OutputSpec, encode, put_kept, put_rejected
 from gristmill.records.readers.sources import SourceSpec, open_source
-from gristmill.records.schema import REJECT, full_schema
+from gristmill.records.schema import REASONING, REJECT, TOKENS_REASONING, full_schema
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
+from gristmill.stages.trajectory.messages import MESSAGES
 from tests.browser import browser, look
 from tests.jobs.report.test_report import EVIL, check_harmless, read
 
@@ -160,6 +161,29 @@ def test_preferences_stand_side_by_side_and_dialogues_in_turns(tmp_path: Path) -
     check_harmless(*read(tmp_path / "talks"))
 
 
+def test_calls_of_tools_and_their_results_stand_under_their_speakers(tmp_path: Path) -> None:
+    function = {"name": "add", "arguments": f'{{"a": "{EVIL}"}}'}
+    said = [
+        {"role": "user", "content": "q"},
+        {
+            "role": "assistant",
+            "content": "I add.",
+            "tool_calls": [{"id": "1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "content": EVIL, "tool_call_id": "1", "name": "add"},
+    ]
+    fields = [MESSAGES, pa.field("text", pa.string()), pa.field("tools", pa.string())]
+    run = write_run(tmp_path / "agents", fields, [{"messages": said, "text": "x", "tools": "[]"}], [])
+    (row,) = gallery(run, read_sample(run, 1, 1), book_of(run).recipe)
+    (part,) = row.parts
+    assert [(who, words.text) for who, words in part.messages] == [
+        ("user", "q"), ("assistant", f"I add. [calls add({function['arguments']})]"), ("tool add", EVIL),
+    ]  # fmt: skip
+    assert row.facts == (), "the tools are the same long text in each row"
+    write_report(run)
+    check_harmless(*read(tmp_path / "agents"))
+
+
 @given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12), st.integers(1, 4), st.sets(st.sampled_from("ab")))
 def test_rows_about_different_things_are_shown(ids: list[str], num: int, known: set[str]) -> None:
     before = set(known)
@@ -244,3 +268,32 @@ def test_a_row_is_shown_around_a_benchmark_only_where_it_was_rejected_for_it() -
     other = row_view({**row, "reject": "dedup:duplicate", "duplicate_of": "f" * 32}, look)
     assert not any(part.cut.is_cut_before for part in other.parts)
     assert not any(name == "benchmark" for name, _ in other.evidence)
+
+
+def test_reasoning_is_shown_before_the_answer_and_both_lengths_as_figures(tmp_path: Path) -> None:
+    rows = [
+        {
+            **{"instruction": f"question {i}", "output": f"answer {i}", "text": f"question {i}\n\nanswer {i}"},
+            **{"reasoning": f"thought {i}", "tokens_reasoning": 6 + i % 3, "tokens_out": 10},
+        }
+        for i in range(2 * LOT)
+    ]
+    endless = {"reasoning": "and then", "tokens_reasoning": 10, "reject": "generator:unfinished_reasoning"}
+    rows[3] = {**dict.fromkeys(rows[3]), **endless, "tokens_out": 10}
+    payload = [
+        *(pa.field(name, pa.string()) for name in ("instruction", "output", "text")),
+        REASONING,
+        TOKENS_REASONING,
+    ]
+    store = write_run(tmp_path / "thinks", payload, rows, [])
+    sample = read_sample(store, 2, len(rows), [])
+    assert len(sample.reasoning) == len(rows) - 1 and (sample.reasoning + sample.answers == 10).all()
+    shown = gallery(store, sample, {"stages": []})
+    first, last = shown[0], shown[-1]
+    assert [part.label for part in first.parts] == ["reasoning", "instruction", "output"]
+    assert first.parts[0].cut.text.startswith("thought") and "reasoning" not in dict(first.facts)
+    assert last.reason == "generator:unfinished_reasoning" and last.parts[0].cut.text == "and then"
+    write_report(store)
+    page, reader = read(tmp_path / "thinks")
+    assert "Reasoning and answers" in page and "7 and 3 on average" in page
+    check_harmless(page, reader)

@@ -8,7 +8,7 @@ import pytest
 
 from gristmill.records.errors import UserError
 from gristmill.records.output.formats import READABLE, newest, parse
-from gristmill.records.output.manifest import FORMAT, NAME, Manifest, differences, load
+from gristmill.records.output.manifest import FORMAT, NAME, Manifest, differences, load, tools_sentence
 from gristmill.records.stores.local import LocalStore
 
 IDENTITY: dict[str, Any] = {
@@ -80,3 +80,22 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, text: str, message:
 def test_the_newest_format_is_readable(name: str) -> None:
     literals = {"format": newest(name), "value": 1}
     assert parse(json.dumps(literals).encode(), name, "here") == literals
+
+
+@pytest.mark.parametrize(
+    ("tables", "named"),
+    [
+        ([{"kind": "mcp", "url": None, "command": ["x"]}], "(an MCP server)"),
+        ([{"kind": "mcp", "url": "http://127.0.0.1:1/mcp"}], "(http://127.0.0.1:1/mcp)"),
+        ([{"kind": "file", "file": "clock.py", "deterministic": False}, {"kind": "python"}], "(clock.py)"),
+        ([{"kind": "file", "file": "a.py", "deterministic": True}], ""),
+        ([], ""),
+        (None, ""),
+        (["odd"], ""),
+    ],
+)
+def test_tools_that_void_the_same_rows_are_named(tables: Any, named: str) -> None:
+    manifest = Manifest("0" * 32, {"method": {"kind": "agent", "tools": tables}}, {})
+    assert manifest.repeatability == tools_sentence(manifest.recipe)
+    assert named in manifest.repeatability if named else manifest.repeatability == ""
+    assert tools_sentence({"method": None}) == tools_sentence(None) == ""

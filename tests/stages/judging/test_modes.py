@@ -17,6 +17,7 @@ from gristmill.records.schema import REJECT
 from gristmill.records.spec import build, literals
 from gristmill.stages.judging.answers import read_scores
 from gristmill.stages.judging.judge import Judge, JudgeSpec
+from gristmill.stages.trajectory.messages import MESSAGES, trajectory_text
 
 MODEL = {"model": "package:smollm2"}
 Row = dict[str, Any]
@@ -42,7 +43,8 @@ def judged(answer: Callable[[str], Any], rows: list[Row], **keys: Any) -> tuple[
     stage = Judge(build(JudgeSpec, {**MODEL, **keys}, "stages[0]"))
     script = Script(answer)
     stage._engine = script  # type: ignore[assignment]
-    schema = pa.schema([("seed", pa.int64()), *((name, pa.string()) for name in rows[0] if name != "seed"), REJECT])
+    kinds = {name: MESSAGES.type if isinstance(value, list) else pa.string() for name, value in rows[0].items()}
+    schema = pa.schema([("seed", pa.int64()), *((name, kinds[name]) for name in rows[0] if name != "seed"), REJECT])
     table = [{"seed": 1000 + number, **row} for number, row in enumerate(rows)]
     return asyncio.run(stage.run_pooled(pa.RecordBatch.from_pylist(table, schema))).to_pylist(), script, stage
 
@@ -198,10 +200,23 @@ def test_a_row_s_calls_do_not_hang_on_its_neighbours() -> None:
 
 def test_pointwise_asks_what_it_always_asked() -> None:
     rows, script, _ = judged(lambda _: {"score": 2}, solutions("a text"), min_score=3)
-    assert script.asked[0][0].endswith("Text:\na text")
+    assert "\nText:\na text\n" in script.asked[0][0]
     assert script.asked[0][1] == 1000 ^ 301712148, "the seed of old outputs: the row's, and crc32 of the name"
     assert list(rows[0])[-4:] == ["judge_score", "judge_tokens_in", "judge_tokens_out", "reject"]
     assert rows[0]["reject"] == "judge:score"
+
+
+def test_a_whole_trajectory_is_one_text_for_the_judge() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    talk = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "7", "tool_call_id": "1", "name": "add"},
+    ]
+    rows, script, stage = judged(lambda _: {"score": 4}, [{"messages": talk}], column="messages", prompt="|{text}|")
+    assert rows[0]["judge_score"] == 4 and script.asked[0][0] == f"|{trajectory_text(talk)}|"
+    assert stage.refuses(pa.field("messages", MESSAGES.type)) is None
+    assert stage.refuses(pa.field("messages", pa.list_(pa.string()))) == "holds no text"
 
 
 def test_old_specs_bear_the_identity_that_they_had() -> None:

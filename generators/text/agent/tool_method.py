@@ -1,0 +1,59 @@
+"""Base of the methods whose model calls tools."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from gristmill.engines.contract import ToolCall
+from gristmill.generators.text.agent.turns import CALL_ONLY, PROTOCOL
+from gristmill.generators.text.contract import Method, Session
+from gristmill.stages.tools.contract import ToolResult, TrajectoryState
+from gristmill.stages.tools.toolset import Toolset
+
+
+class ToolMethod(Method):
+    """Base of the methods with tools: opens and closes them with the replica. Their specs have `tools` and `calls`."""
+
+    keeps_turns = True
+
+    def __init__(self, spec: Any) -> None:
+        super().__init__(spec)
+        self.toolset = Toolset(spec.tools, spec.workers, spec.max_result_chars)
+
+    @property
+    def calls_tools(self) -> bool:
+        return bool(self.spec.calls == "native")
+
+    @property
+    def is_repeatable(self) -> bool:
+        return self.toolset.is_deterministic
+
+    def identity(self) -> dict[str, Any]:
+        kept = {name: value for name, value in super().identity().items() if name not in ("tools", "workers")}
+        protocol = {"protocol": [PROTOCOL, CALL_ONLY]} if self.spec.calls == "json" else {}
+        return {**kept, "tools": self.toolset.identity(), **protocol}
+
+    def check(self) -> None:
+        self.toolset.check()
+
+    def open(self) -> None:
+        self.toolset.open()
+
+    def close(self) -> None:
+        self.toolset.close()
+
+    async def answers(self, session: Session, calls: Sequence[ToolCall], state: TrajectoryState) -> list[ToolResult]:
+        """The results of the calls of a turn, run one after another in their order.
+
+        Where the engine's answers are kept for a restart, results are kept beside them and not asked for again.
+        """
+        return [await self._answer(session, call, state) for call in calls]
+
+    async def _answer(self, session: Session, call: ToolCall, state: TrajectoryState) -> ToolResult:
+        key, num_cells = f"tool {call.id}", len(state.cells)
+        if isinstance(kept := session.value(key), dict):
+            state.cells += kept["cells"]
+            return ToolResult(kept["text"], kept["failure"])
+        result = await session.blocking(self.toolset.threads, partial(self.toolset.call, call, state))
+        session.keep(key, {"text": result.text, "failure": result.failure, "cells": state.cells[num_cells:]})
+        return result

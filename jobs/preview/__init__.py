@@ -1,0 +1,1 @@
+"""`gristmill preview`: a few rows of a recipe with every stage's verdict, without an output."""
