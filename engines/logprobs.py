@@ -2,7 +2,7 @@
 
 The entropy at a place is that of the NUM_CANDIDATES most probable tokens and of all other tokens as one more outcome,
 which holds the rest of the probability. It is at most the entropy of the whole distribution, and 0 for a certain token.
-Probabilities are the model's own, before temperature, penalties and structures.
+Probabilities are the model's own, before temperature and penalties, and among the tokens that a structure allows.
 """
 
 import math
