@@ -47,6 +47,8 @@ class AgentSpec:
     calls: Way = "native"
     max_turns: int = 8  # turns of the model; a row that still calls tools in the last one is refused as "max_turns"
     min_calls: int = 0  # calls before a final answer; a row with fewer is refused as "few_calls"
+    # Whether the last turn must be the answer: no tool is offered in it. Otherwise it may be one call too many.
+    must_answer: bool = False
     max_result_chars: int = 4000  # characters of a tool's result; longer ones are cut, with a note
     workers: int = placement(2)  # processes of the sandbox for each replica
 
@@ -59,6 +61,8 @@ class AgentSpec:
             raise ValueError("max_turns, max_result_chars and workers must be at least 1, min_calls at least 0")
         if self.min_calls and self.max_turns < 2:
             raise ValueError("min_calls needs max_turns of at least 2: a turn for a call, and one for the answer")
+        if self.must_answer and self.max_turns < 2:
+            raise ValueError("must_answer needs max_turns of at least 2, or no tool is ever offered")
 
 
 class Agent(ToolMethod):
@@ -140,12 +144,15 @@ class _Trajectory:
 
     async def _turn(self) -> Turn:
         """The next turn of the model. Raises AskRefused for a turn with calls that was cut off."""
+        spec = self._agent.spec
+        can_call = not spec.must_answer or self.num_turns < spec.max_turns - 1
+        about = self._session, self._messages, self._tools, "turn"
         try:
-            if self._agent.spec.calls == "json":
-                can_answer = self.num_calls >= self._agent.spec.min_calls
-                text, calls, reply = await json_turn(self._session, self._messages, self._tools, "turn", can_answer)
+            if spec.calls == "json":
+                can_answer = self.num_calls >= spec.min_calls or not can_call
+                text, calls, reply = await json_turn(*about, can_answer, can_call)
             else:
-                text, calls, reply = await native_turn(self._session, self._messages, self._tools, "turn")
+                text, calls, reply = await native_turn(*about, can_call)
         except AskRefused as refused:
             if refused.reason == "context_length" and self.num_turns:
                 raise AskRefused("context_full", refused.detail) from refused

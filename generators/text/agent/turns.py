@@ -88,10 +88,15 @@ def tools_text(definitions: Sequence[Mapping[str, Any]]) -> str:
 
 
 async def native_turn(
-    session: Session, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], name: str, **sampling: Any
+    session: Session,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]],
+    name: str,
+    can_call: bool = True,
+    **sampling: Any,
 ) -> tuple[str, tuple[ToolCall, ...], Reply]:
     """(text, calls, reply) of a turn whose calls the engine reads."""
-    reply = await session.chat(list(messages), None, name, tools, **sampling)
+    reply = await session.chat(list(messages), None, name, tools if can_call else (), **sampling)
     return reply.text.strip(), reply.tool_calls, reply
 
 
@@ -101,11 +106,12 @@ async def json_turn(
     tools: Sequence[Mapping[str, Any]],
     name: str,
     can_answer: bool = True,
+    can_call: bool = True,
     **sampling: Any,
 ) -> tuple[str, tuple[ToolCall, ...], Reply]:
     """(text, calls, reply) of a turn in JSON. Raises AskRefused for an answer that is none, or that was cut off."""
     prompt = _in_json(messages, tools, can_answer)
-    reply = await session.chat(prompt, turn_schema(tools, can_answer), name, **sampling)
+    reply = await session.chat(prompt, turn_schema(tools if can_call else (), can_answer), name, **sampling)
     turn = first_object(reply.text)
     if turn is None:
         raise AskRefused("cut_turn" if reply.finish == "length" else "unreadable_turn")

@@ -114,6 +114,21 @@ def test_calls_as_json_make_the_same_row() -> None:
     assert prompts[2][3]["content"] == "Result of late_fee:\n1.00" and "Error" in prompts[2][5]["content"]
 
 
+@pytest.mark.parametrize("way", ["native", "json"])
+def test_the_last_turn_can_be_held_to_the_answer(way: str) -> None:
+    again = (
+        calls(call("late_fee", days_late=1)) if way == "native" else {"tool": "late_fee", "arguments": {"days_late": 1}}
+    )
+    answer = "Twenty cents." if way == "native" else {"answer": "Twenty cents."}
+    row, engine, _ = run(again, again, answer, max_turns=3, must_answer=True, calls=way)
+    assert row["text"] == "Twenty cents." and row["num_calls"] == 2
+    if way == "native":
+        assert [bool(tools) for tools in engine.tools] == [True, True, False]
+    else:
+        assert engine.schemas[2]["required"] == ["answer"] and "anyOf" in engine.schemas[1]
+        assert engine.asked[2][0] == engine.asked[0][0], "the engine keeps what it has read"
+
+
 @pytest.fixture(scope="module")
 def agent() -> Iterator[Agent]:
     agent: Agent = method_of("agent", {**TABLE, "max_turns": 5})
@@ -220,6 +235,7 @@ def test_what_answers_otherwise_voids_the_promise() -> None:
         ({"tools": []}, "tools needs at least one table"),
         ({**TABLE, "max_turns": 0}, "must be at least 1"),
         ({**TABLE, "min_calls": 1, "max_turns": 1}, "min_calls needs max_turns of at least 2"),
+        ({**TABLE, "max_turns": 1, "must_answer": True}, "must_answer needs max_turns"),
         ({**TABLE, "calls": "xml"}, "is not one of 'native', 'json'"),
         ({"tools": [{**LIBRARY, "kind": "function"}]}, "is not one of"),
     ],

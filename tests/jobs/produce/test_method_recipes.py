@@ -66,7 +66,7 @@ SHOWS: dict[str, tuple[set[str], Callable[[dict[str, Any]], Any]]] = {
     "math": ({"consistency:share"}, lambda row: len(row["answers"]) == 4 and row["consistency_share"] >= 0.5),
     "math-answers": ({"answer:wrong"}, lambda row: row["answer_verdict"] == "right" and row["reference"]),
     "agent": (
-        {"trajectory:repeated_calls", "trajectory:failed_calls"},
+        {"trajectory:failed_calls"},
         lambda row: row["messages"][-1]["content"] == row["text"] and row["num_calls"] > row["num_failed_calls"],
     ),
     "tool-calls": (
