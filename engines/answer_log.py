@@ -20,12 +20,12 @@ LOOK_S = 0.05
 
 
 class AnswerLog:
-    """Keeps answers within `flush_s` seconds, in batches. Without a folder it keeps nothing.
+    """Keeps answers within `flush_s` seconds, in batches.
 
     All methods but `flush` are called on one event loop.
     """
 
-    def __init__(self, folder: AnswerFolder | None, part: str, lot: int, flush_s: float) -> None:
+    def __init__(self, folder: AnswerFolder, part: str, lot: int, flush_s: float) -> None:
         self.folder, self.part, self.lot, self.flush_s = folder, part, lot, flush_s
         self._kept: dict[tuple[str, str], Any] = {}  # by row and key
         self._pending: deque[tuple[float, Record]] = deque()  # with the times of the answers
@@ -39,10 +39,9 @@ class AnswerLog:
 
     async def load(self) -> None:
         """Read what is kept of the lot. Raises UserError when the store cannot be read."""
-        if (folder := self.folder) is not None:
-            for record in await asyncio.to_thread(lambda: list(records_of(folder, self.lot))):
-                if record.part == self.part:
-                    self._kept.setdefault((record.row, record.key), record.value)
+        for record in await asyncio.to_thread(lambda: list(records_of(self.folder, self.lot))):
+            if record.part == self.part:
+                self._kept.setdefault((record.row, record.key), record.value)
 
     def value(self, row_id: str, key: str) -> Any:
         """What is kept under a key of a row, as literals; None for nothing."""
@@ -50,8 +49,6 @@ class AnswerLog:
 
     def keep(self, row_id: str, key: str, value: Any, cost: float = 0.0) -> None:
         """Keep literals under a key of a row."""
-        if self.folder is None:
-            return
         self._kept[row_id, key] = value
         self._pending.append((time.monotonic(), Record(self.part, row_id, key, value, cost)))
         if self._timer is None or self._timer.done():
@@ -83,7 +80,6 @@ class AnswerLog:
                 if not self._batch:
                     answers = [self._pending.popleft() for _ in range(len(self._pending))]
                     self._batch_since, self._batch = answers[0][0], [record for _, record in answers]
-                assert self.folder
                 keep(self.folder, name_of(self.lot, self._writer, self._num_put), self._batch)
                 self._num_put += 1
                 self._batch = []

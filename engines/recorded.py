@@ -66,6 +66,7 @@ class RecordedEngine:
 
         Raises UserError when the store cannot be read, or has refused to keep an answer for too long.
         """
+        assert self.folder is not None
         log = AnswerLog(self.folder, self.part, lot, self.flush_s)
         await log.load()
         self._logs.add(log)
@@ -171,7 +172,7 @@ def outcome_of(literals: Any) -> Reply | AskRefused | None:
 @asynccontextmanager
 async def row_engines(engine: Any, rows: pa.RecordBatch) -> AsyncIterator[Sequence[ChatEngine]]:
     """The engines of the rows of a lot: `engine` itself for each, unless its answers are kept."""
-    if not isinstance(engine, RecordedEngine) or not rows.num_rows:
+    if not isinstance(engine, RecordedEngine) or engine.folder is None or not rows.num_rows:
         yield [engine] * rows.num_rows
         return
     async with engine.log(rows.column("lot")[0].as_py()) as log:

@@ -215,7 +215,7 @@ def thinking(reasoning: np.ndarray, answers: np.ndarray) -> str:
             axes.margins(x=0.01)
         panels[1].set_xlabel("tokens in the calls of a kept row")
 
-    return draw("thinking", "Histograms of the tokens of the reasoning and of the answers", paint, 3.2, 3.2)
+    return draw("thinking", "Histograms of the tokens of the reasoning and of the answers", paint, None, 3.2)
 
 
 def lengths(tokens: np.ndarray) -> str:

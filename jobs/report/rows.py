@@ -183,12 +183,12 @@ def _parts(row: Mapping[str, Any], layout: RowLayout, reason: str | None) -> tup
         begin = max(0, row[start] - MAX_CHARS // 4)
         return (Part("", "text", cut(row[column], MAX_CHARS, begin)),)
     alone = len(layout.questions) + len(layout.answers) == 1
-    parts = [Part(name, "text", cut(row[name], MAX_CHARS // 2)) for name in layout.thoughts if row.get(name)]
-    for name in (*layout.questions, *(() if layout.answers == SIDES else layout.answers)):
+    parts = []
+    for name in (*layout.questions, *layout.thoughts, *(() if layout.answers == SIDES else layout.answers)):
         value = row.get(name)
         if value is None or (value == "" and name == "input"):
             continue
-        label = "" if alone else name
+        label = "" if alone and name not in layout.thoughts else name
         if isinstance(value, list):
             messages = tuple((_speaker(m), cut(message_text(m))) for m in value[:MAX_MESSAGES])
             parts.append(Part(label, "talk", messages=messages, num_more=len(value) - len(messages)))

@@ -290,8 +290,8 @@ def test_reasoning_is_shown_before_the_answer_and_both_lengths_as_figures(tmp_pa
     assert len(sample.reasoning) == len(rows) - 1 and (sample.reasoning + sample.answers == 10).all()
     shown = gallery(store, sample, {"stages": []})
     first, last = shown[0], shown[-1]
-    assert [part.label for part in first.parts] == ["reasoning", "instruction", "output"]
-    assert first.parts[0].cut.text.startswith("thought") and "reasoning" not in dict(first.facts)
+    assert [part.label for part in first.parts] == ["instruction", "reasoning", "output"]
+    assert first.parts[1].cut.text.startswith("thought") and "reasoning" not in dict(first.facts)
     assert last.reason == "generator:unfinished_reasoning" and last.parts[0].cut.text == "and then"
     write_report(store)
     page, reader = read(tmp_path / "thinks")
