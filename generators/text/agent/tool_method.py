@@ -1,5 +1,6 @@
 """Base of the methods whose model calls tools."""
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from gristmill.engines.contract import ToolCall
 from gristmill.generators.text.agent.turns import CALL_ONLY, PROTOCOL
 from gristmill.generators.text.contract import Method, Session
+from gristmill.records.stores.digest import digest_bytes
 from gristmill.stages.tools.contract import ToolResult, TrajectoryState
 from gristmill.stages.tools.toolset import Toolset
 
@@ -50,10 +52,18 @@ class ToolMethod(Method):
         return [await self._answer(session, call, state) for call in calls]
 
     async def _answer(self, session: Session, call: ToolCall, state: TrajectoryState) -> ToolResult:
-        key, num_cells = f"tool {call.id}", len(state.cells)
+        key, num_cells = _result_key(call, state), len(state.cells)
         if isinstance(kept := session.value(key), dict):
             state.cells += kept["cells"]
             return ToolResult(kept["text"], kept["failure"])
         result = await session.blocking(self.toolset.threads, partial(self.toolset.call, call, state))
         session.keep(key, {"text": result.text, "failure": result.failure, "cells": state.cells[num_cells:]})
         return result
+
+
+def _result_key(call: ToolCall, state: TrajectoryState) -> str:
+    """Names a kept result: by the call and what it depends on.
+
+    Two attempts at an ask may call different tools at the same place, and only an equal call may take the result.
+    """
+    return f"tool {call.id} {digest_bytes(json.dumps([call.name, call.arguments, state.cells]).encode())}"

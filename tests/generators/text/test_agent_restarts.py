@@ -10,11 +10,12 @@ import pytest
 
 from gristmill.engines.contract import Reply, ToolCall
 from gristmill.engines.errors import EngineDead
-from gristmill.engines.recorded import RecordedEngine
+from gristmill.engines.recorded import RecordedEngine, RowEngine
 from gristmill.generators.text.agent.method import Agent
+from gristmill.generators.text.contract import Session
 from gristmill.records.output.answers import AnswerFolder
 from gristmill.records.stores.local import LocalStore
-from gristmill.stages.tools.contract import ToolResult
+from gristmill.stages.tools.contract import ToolResult, TrajectoryState
 from tests.generators.text.script import OnScript, asks
 
 TABLE = {"tools": [{"kind": "python"}], "max_turns": 6}
@@ -82,6 +83,23 @@ def whole() -> Iterator[dict[str, Any]]:
     generator.close()
     assert (row["reject"], row["text"], row["num_calls"], row["num_failed_calls"]) == (None, "21", 3, 1)
     yield row
+
+
+def test_a_kept_result_serves_only_the_same_call(tmp_path: Path) -> None:
+    """Two attempts that answer the first turn differently keep results at the same place, and a third has both."""
+    folder = AnswerFolder(LocalStore(str(tmp_path)), "f" * 32)
+    for answer in ("x = 1", "x = 20"):
+        generator = PaidAgent(4, folder)
+        generator.open()
+
+        async def keep_results(generator: PaidAgent = generator, answer: str = answer) -> list[ToolResult]:
+            calls = (ToolCall("same", "python", json.dumps({"code": f"{answer}\nx"})),)
+            async with generator._engine.log(0) as log:
+                session = Session(RowEngine(generator._engine, log, "a" * 32), 1, {})
+                return await generator.program.answers(session, calls, TrajectoryState())
+
+        assert [result.text for result in asyncio.run(keep_results())] == [answer[4:]]
+        generator.close()
 
 
 @pytest.mark.parametrize("life", range(4))
