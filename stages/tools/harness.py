@@ -9,6 +9,7 @@ import ast
 import contextlib
 import io
 import json
+import os
 import re
 import sys
 import types
@@ -38,12 +39,11 @@ class Output(io.TextIOBase):
         return "".join(self.parts)
 
 
-def answer_call(source: str, name: str, arguments: dict[str, Any], max_chars: int) -> None:
+def answer_call(source: str, name: str, arguments: dict[str, Any], max_chars: int, builtins: dict[str, Any]) -> None:
     """Run a file's statements, then its function `name`; its value is the answer, or what it prints."""
-    host = sys.stdout
-    module = types.ModuleType("tools")
+    host = Host()
+    module = module_of("tools", builtins)
     module.__dict__["__file__"] = "tools.py"
-    sys.modules["tools"] = module
     output = Output(max_chars)
     try:
         with contextlib.redirect_stdout(output):
@@ -52,23 +52,22 @@ def answer_call(source: str, name: str, arguments: dict[str, Any], max_chars: in
     except MemoryError:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a tool raises is the answer of the call
-        reply(host, {"error": error_text(error)})
+        host.reply({"error": error_text(error)})
         return
     if value is None and output.parts:
-        reply(host, {"text": output.text(), "more": output.num_more})
+        host.reply({"text": output.text(), "more": output.num_more})
         return
     text = text_of(value)
-    reply(host, {"text": text[:max_chars], "more": max(0, len(text) - max_chars)})
+    host.reply({"text": text[:max_chars], "more": max(0, len(text) - max_chars)})
 
 
-def answer_cells(cells: list[str], max_chars: int) -> None:
+def answer_cells(cells: list[str], max_chars: int, builtins: dict[str, Any]) -> None:
     """Run the cells before the last one again, without their output, then the last one.
 
     The answer is what the last cell prints, and the value of the expression that it ends in.
     """
-    host = sys.stdout
-    module = types.ModuleType("cells")
-    sys.modules["cells"] = module
+    host = Host()
+    module = module_of("cells", builtins)
     for cell in cells[:-1]:
         with contextlib.redirect_stdout(Output(0)), contextlib.suppress(Exception, SystemExit):
             run_cell(cell, module)
@@ -82,7 +81,7 @@ def answer_cells(cells: list[str], max_chars: int) -> None:
     except BaseException as raised:  # noqa: BLE001
         error = error_text(raised)
     answer = {"text": output.text().rstrip("\n"), "more": output.num_more}
-    reply(host, answer if error is None else {**answer, "error": error})
+    host.reply(answer if error is None else {**answer, "error": error})
 
 
 def run_cell(code: str, module: types.ModuleType) -> None:
@@ -92,7 +91,7 @@ def run_cell(code: str, module: types.ModuleType) -> None:
     if isinstance(last, ast.Expr):
         value = eval(compile(ast.Expression(last.value), CELL, "eval"), module.__dict__)
         if value is not None:
-            print(ADDRESS.sub("", repr(value)))
+            print(repr(value))
 
 
 def text_of(value: Any) -> str:
@@ -102,7 +101,7 @@ def text_of(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
-        return ADDRESS.sub("", repr(value))
+        return repr(value)
 
 
 def error_text(error: BaseException) -> str:
@@ -110,7 +109,7 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename in (CELL, TOOLS):
         return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
     try:
-        text = ADDRESS.sub("", f"{type(error).__name__}: {error}").rstrip(": ")
+        text = f"{type(error).__name__}: {error}".rstrip(": ")
     except Exception:  # noqa: BLE001 - it is the tool's
         text = type(error).__name__
     line, trace = None, error.__traceback__
@@ -120,6 +119,22 @@ def error_text(error: BaseException) -> str:
     return f"{text} (line {line})" if line else text
 
 
-def reply(host: Any, fields: dict[str, Any]) -> None:
-    host.write("\n" + json.dumps(fields) + "\n")
-    host.flush()
+class Host:
+    """Where answers go, without what differs between processes: addresses, and the path of the folder."""
+
+    def __init__(self) -> None:
+        self._stream, self._folder = sys.stdout, os.getcwd()
+
+    def reply(self, fields: dict[str, Any]) -> None:
+        for name in ("text", "error"):
+            if name in fields:
+                fields[name] = ADDRESS.sub("", fields[name].replace(self._folder, "/scratch"))
+        self._stream.write("\n" + json.dumps(fields) + "\n")
+        self._stream.flush()
+
+
+def module_of(name: str, builtins: dict[str, Any]) -> types.ModuleType:
+    """A new module for the code of a tool, whose functions see these builtins besides those of Python."""
+    module = sys.modules[name] = types.ModuleType(name)
+    module.__dict__["__builtins__"] = {**vars(sys.modules["builtins"]), **builtins}
+    return module

@@ -14,19 +14,18 @@ from gristmill.stages.sandbox.runner import Job, Limits, Outcome, Sandbox, Warm
 from gristmill.stages.tools.contract import NOTHING, Tool, ToolFailed, TrajectoryState, cut, object_schema
 from gristmill.stages.tools.schema import FunctionSchema
 
-HARNESS = "_gristmill_tools"  # name of the module
+HARNESS, CLOCK = "_gristmill_tools", "_gristmill_clock"  # modules of the sandbox, made of harness.py and clock.py
 PYTHON = """Runs Python code and returns what it prints, and the value of the expression that it ends in. Variables, \
 functions and imports stay for the next call. Only the standard library is there, and no network."""
 
 
 def harness() -> Warm:
-    """What jails prepare for tools: the functions of harness.py, as the module HARNESS."""
-    source = Path(__file__).with_name("harness.py").read_text(encoding="utf-8")
-    lines = (
-        "import sys, types",
-        f"sys.modules[{HARNESS!r}] = types.ModuleType({HARNESS!r})",
-        f"exec(compile({source!r}, 'harness.py', 'exec'), sys.modules[{HARNESS!r}].__dict__)",
-    )
+    """What jails prepare for tools: the modules HARNESS and CLOCK."""
+    lines = ["import sys, types"]
+    for name, file in ((HARNESS, "harness.py"), (CLOCK, "clock.py")):
+        source = Path(__file__).with_name(file).read_text(encoding="utf-8")
+        lines.append(f"sys.modules[{name!r}] = types.ModuleType({name!r})")
+        lines.append(f"exec(compile({source!r}, {file!r}, 'exec'), sys.modules[{name!r}].__dict__)")
     return Warm("\n".join(lines))
 
 
@@ -35,8 +34,10 @@ class SandboxTool(Tool):
 
     sandbox: Sandbox | None = None
 
-    def __init__(self, schema: FunctionSchema, limits: Limits, max_chars: int) -> None:
+    def __init__(self, schema: FunctionSchema, limits: Limits, max_chars: int, deterministic: bool) -> None:
+        """deterministic: whether the clock and the random numbers of the system are fixed."""
         super().__init__(schema.name, schema.description, schema.parameters)
+        self.deterministic = deterministic
         self.limits = limits
         self.max_chars = max_chars
 
@@ -46,8 +47,10 @@ class SandboxTool(Tool):
     def _run(self, function: str, *arguments: Any) -> tuple[str, str | None]:
         """(text, error) of the harness: what the code says, and what it has raised. Raises ToolFailed."""
         assert self.sandbox is not None
-        given = f"*json.loads({json.dumps(arguments)!r}), {self.max_chars}"
-        outcome = self.sandbox.one(Job(f"import json, {HARNESS}\n{HARNESS}.{function}({given})\n"), self.limits)
+        builtins = f"{CLOCK}.fix()" if self.deterministic else "{}"
+        literals = f"*json.loads({json.dumps(arguments)!r}), {self.max_chars}, {builtins}"
+        program = f"import json, {HARNESS}, {CLOCK}\n{HARNESS}.{function}({literals})\n"
+        outcome = self.sandbox.one(Job(program), self.limits)
         try:
             answer = json.loads(outcome.output.rstrip().rpartition("\n")[2])
         except (ValueError, RecursionError):
@@ -72,8 +75,10 @@ class SandboxTool(Tool):
 class FunctionTool(SandboxTool):
     """A function of a tool file."""
 
-    def __init__(self, source: str, schema: FunctionSchema, limits: Limits, max_chars: int) -> None:
-        super().__init__(schema, limits, max_chars)
+    def __init__(
+        self, source: str, schema: FunctionSchema, limits: Limits, max_chars: int, deterministic: bool
+    ) -> None:
+        super().__init__(schema, limits, max_chars, deterministic)
         self.source = source
 
     def call(self, arguments: Mapping[str, Any], state: TrajectoryState) -> str:
@@ -90,9 +95,9 @@ class Interpreter(SandboxTool):
     hold for its cell and the cells before it together.
     """
 
-    def __init__(self, name: str, description: str, limits: Limits, max_chars: int) -> None:
+    def __init__(self, name: str, description: str, limits: Limits, max_chars: int, deterministic: bool) -> None:
         parameters = object_schema({"code": {"type": "string", "description": "Python code"}}, ["code"])
-        super().__init__(FunctionSchema(name, description or PYTHON, parameters), limits, max_chars)
+        super().__init__(FunctionSchema(name, description or PYTHON, parameters), limits, max_chars, deterministic)
 
     def call(self, arguments: Mapping[str, Any], state: TrajectoryState) -> str:
         code = arguments["code"]

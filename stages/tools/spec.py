@@ -10,7 +10,7 @@ from gristmill.stages.tools.servers import check_loopback
 # Keys of each kind beyond `kind`.
 KIND_KEYS = {
     "file": ("file", "only", "deterministic", "limits"),
-    "python": ("name", "description", "limits"),
+    "python": ("name", "description", "deterministic", "limits"),
     "corpus": ("path", "column", "num_passages", "name", "description"),
     "mcp": ("command", "url", "only", "timeout_s"),
 }
@@ -29,8 +29,8 @@ class ToolSpec:
     # and docstring make the schema.
     file: str | None = None
     only: tuple[str, ...] = ()  # file and mcp: names of the tools to offer; by default all.
-    # file: whether equal calls have equal answers; say false for tools that read the clock or draw numbers from the
-    # system, and the run promises no equal bytes.
+    # file and python: whether equal calls have equal answers: the clock starts at 2026-01-01 UTC in each call, and
+    # random numbers of the system have a seed. false: tools have the real ones, and the run promises no equal bytes.
     deterministic: bool = True
     limits: Limits = field(default_factory=Limits)  # file and python: limits of a call.
     name: str | None = None  # python and corpus: name of the tool; by default "python" and "search".

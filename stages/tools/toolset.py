@@ -1,6 +1,7 @@
 """The tools of a method or a stage, from their tables: defined when the recipe is compiled, opened in workers."""
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,10 @@ REVISION = 1  # to be raised when the same call gets another answer
 NUM_THREADS = 32  # calls that wait for a tool at once; those in the sandbox are limited by its workers
 MAX_DIGITS = 20  # of an integer in arguments
 MAX_MESSAGE = 300  # characters of what is wrong with arguments, which the message quotes
-PLACES = ("file", "path")  # keys whose content is identity, and not their value
+# Keys that are not identity: contents count in place of paths, and a server may move to another port.
+PLACES = ("file", "path", "url", "timeout_s")
+UNNAMED = "unreadable_call"  # name, in a row, of a call that cannot be read
+UNREADABLE = "unreadable"  # key, in a row, of arguments that cannot be read
 
 
 class Toolset:
@@ -75,10 +79,11 @@ class Toolset:
                 if name not in names:
                     raise UserError(f"{spec.file}: it has no tool '{name}'{nearest(name, names)}")
             chosen = [schema for schema in schemas if not spec.only or schema.name in spec.only]
-            return [FunctionTool(source, schema, spec.limits, self._max_chars) for schema in chosen]
+            settings = spec.limits, self._max_chars, spec.deterministic
+            return [FunctionTool(source, schema, *settings) for schema in chosen]
         if spec.kind == "python":
             self._digests.append({})
-            return [Interpreter(name, spec.description, spec.limits, self._max_chars)]
+            return [Interpreter(name, spec.description, spec.limits, self._max_chars, spec.deterministic)]
         if spec.kind == "corpus":
             assert spec.path is not None
             tool = CorpusTool(spec.path, spec.column, spec.num_passages, name, spec.description, self._max_chars)
@@ -108,7 +113,7 @@ class Toolset:
         return all(spec.is_deterministic for spec in self.specs)
 
     def identity(self) -> list[dict[str, Any]]:
-        """Literals that change answers: contents in place of paths."""
+        """Literals that change answers: contents in place of paths, and of a server its command and `only`."""
         tables = [{k: v for k, v in literals(spec).items() if k not in PLACES} for spec in self.specs]
         return [{**table, **digest, "revision": REVISION} for table, digest in zip(tables, self._digests)]
 
@@ -179,13 +184,15 @@ class Toolset:
         names = [tool.name for tool in self.tools]
         tool = next((tool for tool in self.tools if tool.name == call.name), None)
         arguments = arguments_of(call.arguments)
-        if not call.name:
+        if not call.name or (call.name == UNNAMED and tool is None):  # a row says it by that name
             return _failure("bad_json", "the call could not be read; it must be JSON with a name and arguments")
         if tool is None:
             return _failure("unknown_tool", f"there is no tool '{call.name[:64]}' (known: {', '.join(names)})")
         if arguments is None:
             return _failure("bad_json", f"the arguments of {tool.name} are not a JSON object")
         if problem := self._problem(tool.name, arguments):
+            if arguments.keys() == {UNREADABLE}:  # a row says it by that key
+                return _failure("bad_json", f"the arguments of {tool.name} are not a JSON object")
             return _failure("bad_arguments", f"the arguments of {tool.name} do not fit its schema: {problem}")
         try:
             return ToolResult(clean(tool.call(arguments, state)))
@@ -204,12 +211,13 @@ class Toolset:
 def arguments_of(text: str) -> dict[str, Any] | None:
     """The arguments that a call states, None where they are no JSON object; no text at all is no arguments.
 
-    NaN, infinities and integers beyond 64 bits are no JSON here: readers of the rows do not take them.
+    NaN, infinities, floats beyond the range of float64 and integers beyond 64 bits are no JSON here: readers of the
+    rows do not take them.
     """
     if not text.strip():
         return {}
     try:
-        value = json.loads(text, parse_constant=_refuse, parse_int=_integer)
+        value = json.loads(text, parse_constant=_refuse, parse_int=_integer, parse_float=_float)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -225,13 +233,19 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
+def _float(digits: str) -> float:
+    if not math.isfinite(value := float(digits)):
+        raise ValueError(digits)
+    return value
+
+
 def arguments_text(text: str) -> str:
     """The arguments as the JSON text of an object: chat templates and trainers take no other.
 
-    Those that are none stand as they were written under the key "unreadable".
+    Those that are none stand as they were written under the key UNREADABLE.
     """
     arguments = arguments_of(text)
-    return clean(json.dumps({"unreadable": text} if arguments is None else arguments, ensure_ascii=False))
+    return clean(json.dumps({UNREADABLE: text} if arguments is None else arguments, ensure_ascii=False))
 
 
 def _failure(kind: Failure, text: str) -> ToolResult:

@@ -84,6 +84,15 @@ def test_a_local_server(toolset: Toolset) -> None:
     assert ask(toolset, city="Bonn") == ToolResult("Bonn: sun on day 1")
 
 
+def test_where_a_server_listens_is_no_identity(program: str) -> None:
+    def identity(**keys: Any) -> Any:
+        return Toolset([ToolSpec("mcp", **keys)], 1, 100).identity()
+
+    url = "http://127.0.0.1:{}/mcp"
+    assert identity(url=url.format(20001)) == identity(url=url.format(20002), timeout_s=5.0)
+    assert identity(command=("a", "b")) != identity(command=("a", "c"))
+
+
 def test_a_lost_server_ends_the_engine_and_a_new_one_goes_on(toolset: Toolset) -> None:
     for city in ("end", "Rome"):
         with pytest.raises(EngineDead, match="MCP server"):

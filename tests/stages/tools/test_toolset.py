@@ -119,6 +119,9 @@ def test_answers_of_functions(toolset: Toolset) -> None:
         ("add", "{broken", "bad_json", "the arguments of add are not a JSON object"),
         ("add", "[1]", "bad_json", "the arguments of add are not a JSON object"),
         ("add", '{"a": NaN}', "bad_json", "the arguments of add are not a JSON object"),
+        ("add", '{"a": 1e400}', "bad_json", "the arguments of add are not a JSON object"),
+        ("add", '{"unreadable": "{"}', "bad_json", "the arguments of add are not a JSON object"),
+        ("unreadable_call", "{}", "bad_json", "the call could not be read"),
         ("add", "", "bad_arguments", "do not fit its schema: $: 'a' is a required property"),
         ("add", '{"a": "1"}', "bad_arguments", "do not fit its schema: $.a: '1' is not of type 'integer'"),
         ("add", '{"a": 1, "c": 1}', "bad_arguments", "Additional properties are not allowed"),
@@ -183,6 +186,39 @@ def test_a_search_finds_what_bm25_ranks_first(toolset: Toolset) -> None:
     assert ask(toolset, "search", {"query": "zebra"}) == ToolResult("(nothing was found)")
 
 
+READINGS = """
+import time, timeit; print(time.time(), time.monotonic_ns(), time.ctime(), time.strftime("%c"), timeit.timeit("1"))
+import datetime as d; print(d.datetime.now(), repr(d.datetime.now(d.UTC)), d.date.today(), d.datetime.utcnow())
+import uuid, os, secrets; print(uuid.uuid4(), uuid.uuid1(), os.urandom(4), secrets.token_hex(3), os.getpid())
+import random; random.seed(); print(random.random(), random.Random().random(), random.SystemRandom().random())
+import tempfile; print(tempfile.mkdtemp(), os.getcwd(), os.stat(".").st_mtime, os.path.getctime("."))
+class Thing: pass
+print(id(Thing()), Thing(), [Thing()], lambda: 1); Thing()
+raise ValueError(Thing())
+print({"b", "a", "c"}, hash("x")); os.open("/proc/self/stat", 0)
+import logging, sys; logging.basicConfig(stream=sys.stdout, format="%(asctime)s"); logging.warning("x")
+""".strip().splitlines()
+
+
+def answers_to(lines: list[str], **keys: Any) -> list[str]:
+    toolset = Toolset([build(ToolSpec, {"kind": "python", **keys}, "tools")], 1, 1000)
+    toolset.open()
+    try:
+        state = TrajectoryState()
+        return [ask(toolset, "python", {"code": line}, state).text for line in lines]
+    finally:
+        toolset.close()
+
+
+def test_a_deterministic_tool_reads_the_same_everywhere() -> None:
+    first = answers_to(READINGS)
+    assert answers_to(READINGS) == first and "2026-01-01" in first[1] and "datetime.datetime(2026, 1" in first[1]
+    wait = ["import time", "end = time.time() + 0.05", "while time.time() < end: pass", "time.time() > end"]
+    assert answers_to(wait)[-1] == "True", "the clock goes on, so loops end"
+    real = ["import time, datetime", "time.time() > 1767300000 and datetime.datetime.now().timestamp() > 1767300000"]
+    assert [answers_to(real, deterministic=value)[1] for value in (True, False)] == ["False", "True"]
+
+
 WORDS = st.lists(st.sampled_from("sea salt bread tides the of".split()), max_size=8).map(" ".join)
 
 
@@ -222,7 +258,7 @@ def test_contents_are_identity_and_places_are_not(folder: Path, tmp_path: Path) 
         ({"kind": "file", "file": "nowhere.py"}, "nowhere.py"),
         ({"kind": "file", "file": "tools.py", "only": ["ad"]}, "no tool 'ad' .did you mean 'add'"),
         ({"kind": "python", "file": "tools.py"}, 'file goes with kind = "file", not with "python"'),
-        ({"kind": "python", "deterministic": False}, 'deterministic goes with kind = "file"'),
+        ({"kind": "corpus", "deterministic": False}, 'deterministic goes with kind = "file"'),
         ({"kind": "python", "name": "a b"}, "use letters"),
         ({"kind": "corpus"}, "needs path"),
         ({"kind": "corpus", "path": "nowhere"}, "nowhere"),
@@ -258,5 +294,6 @@ def test_two_tools_of_one_name_are_refused(folder: Path) -> None:
 def test_arguments_in_messages_are_always_a_json_object(text: str) -> None:
     written = arguments_text(text)
     assert isinstance(json.loads(written), dict) and arguments_of(written) is not None
+    assert "Infinity" not in json.dumps(arguments_of(text) or {})
     if (value := arguments_of(text)) is not None:
         assert json.loads(written) == value
