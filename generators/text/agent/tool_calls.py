@@ -16,6 +16,7 @@ from gristmill.generators.text import contract
 from gristmill.generators.text.agent.tool_method import ToolMethod
 from gristmill.generators.text.agent.turns import (
     Turn,
+    UnreadableTurn,
     Way,
     assistant_texts,
     calls_with_ids,
@@ -98,7 +99,7 @@ class ToolCalls(ToolMethod, Steps):
 
     def __init__(self, spec: ToolCallsSpec) -> None:
         super().__init__(spec)
-        self._topic, self._given = column(spec.topic), Template(spec.given_question)
+        self._topic, self._question_template = column(spec.topic), Template(spec.given_question)
 
     @property
     def payload(self) -> list[pa.Field]:
@@ -108,7 +109,7 @@ class ToolCalls(ToolMethod, Steps):
 
     def fields_read(self) -> list[str]:
         if self.spec.given_question:
-            return self.columns_of(self._given)
+            return self.columns_of(self._question_template)
         is_used = "topic" in self._prompts["question"].names
         return self.columns_of(*([self._topic] if is_used else []))
 
@@ -150,7 +151,7 @@ class ToolCalls(ToolMethod, Steps):
 
     async def _question(self, ask: Ask, session: Session, definitions: list[dict[str, Any]], target: str) -> str:
         if self.spec.given_question:
-            return render(self._given, ask.fields)
+            return render(self._question_template, ask.fields)
         listed = "\n".join(json.dumps(each["function"], ensure_ascii=False) for each in definitions)
         fields = {**ask.fields, "tools": listed, "tool": target}
         if "topic" in self._prompts["question"].names:
@@ -160,10 +161,13 @@ class ToolCalls(ToolMethod, Steps):
     async def _sample(
         self, ask: Ask, session: Session, messages: list[dict[str, Any]], number: int
     ) -> tuple[Turn, list[ToolResult]]:
-        """A turn with calls, and their results."""
+        """A turn with calls, and their results. An answer in JSON that cannot be read is a turn without calls."""
         tools, sampling = self.toolset.definitions, self.spec.sampling.get("call", {})
         if self.spec.calls == "json":
-            text, calls, reply = await json_turn(session, messages, tools, "call", False, **sampling)
+            try:
+                text, calls, reply = await json_turn(session, messages, tools, "call", False, **sampling)
+            except UnreadableTurn as error:
+                text, calls, reply = error.reply.text.strip(), (), error.reply
         else:
             text, calls, reply = await native_turn(session, messages, tools, "call", **sampling)
         turn = Turn(text, calls_with_ids(calls, ask.seed, 1000 * number), reply)

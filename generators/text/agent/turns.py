@@ -19,14 +19,21 @@ from gristmill.generators.text.steps import object_of
 from gristmill.records.schema import clean
 from gristmill.records.templates import template_text
 from gristmill.stages.tools.contract import ToolResult
-from gristmill.stages.tools.toolset import arguments_text
+from gristmill.stages.tools.toolset import UNNAMED, arguments_text
 from gristmill.stages.trajectory.messages import Message, calls_of
 
 Way = Literal["native", "json"]
-UNNAMED = "unreadable_call"  # name, in a row, of a call that cannot be read
 ID_CHARS, ID_LENGTH = "0123456789abcdefghijklmnopqrstuvwxyz", 9  # some chat templates take ids of nine such characters
 PROTOCOL = template_text(contract.__file__, "agent/json")
 CALL_ONLY = template_text(contract.__file__, "tool_calls/json")
+
+
+class UnreadableTurn(AskRefused):
+    """An answer in JSON that is no turn, or that was cut off."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__("cut_turn" if reply.finish == "length" else "unreadable_turn")
+        self.reply = reply
 
 
 @dataclass(frozen=True)
@@ -109,17 +116,17 @@ async def json_turn(
     can_call: bool = True,
     **sampling: Any,
 ) -> tuple[str, tuple[ToolCall, ...], Reply]:
-    """(text, calls, reply) of a turn in JSON. Raises AskRefused for an answer that is none, or that was cut off."""
+    """(text, calls, reply) of a turn in JSON. Raises UnreadableTurn."""
     prompt = _in_json(messages, tools, can_answer)
     reply = await session.chat(prompt, turn_schema(tools if can_call else (), can_answer), name, **sampling)
     turn = first_object(reply.text)
     if turn is None:
-        raise AskRefused("cut_turn" if reply.finish == "length" else "unreadable_turn")
+        raise UnreadableTurn(reply)
     if can_answer and isinstance(turn.get("answer"), str) and "tool" not in turn:
         return turn["answer"].strip(), (), reply
     tool, arguments = turn.get("tool"), turn.get("arguments", {})
     if not isinstance(tool, str):
-        raise AskRefused("unreadable_turn")
+        raise UnreadableTurn(reply)
     return "", (ToolCall("", tool, json.dumps(arguments, ensure_ascii=False)),), reply
 
 

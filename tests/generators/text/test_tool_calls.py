@@ -42,6 +42,17 @@ def test_samples_keep_the_first_right_call_and_all_results() -> None:
     assert row["question"] == "Five days late, what now?" and len(engine.asked) == 3 == len(set(engine.seeds))
 
 
+@pytest.mark.parametrize("wrong", [Reply('{"tool": "la', "length", 1, 1), Reply("I see.", "stop", 1, 1), {"tool": 1}])
+def test_an_answer_in_json_that_cannot_be_read_is_a_wrong_sample(wrong: Any) -> None:
+    right = {"tool": "late_fee", "arguments": {"days_late": 5}}
+    row, _, _ = run(right, wrong, wrong, samples=3, calls="json", given_question="{q}")
+    assert row["results"] == ["1.00", None, None] and row["result"] == "1.00"
+    row, _, _ = run(wrong, right, samples=2, calls="json", given_question="{q}")
+    assert row["results"] == [None, "1.00"]
+    reason = "cut_call" if isinstance(wrong, Reply) and wrong.finish == "length" else "no_call"
+    assert run(wrong, samples=2, calls="json", given_question="{q}")[0] == reason
+
+
 def test_calls_as_json_are_forced_by_the_schema() -> None:
     row, engine, _ = run("What do I pay?", {"tool": "late_fee", "arguments": {"days_late": 2}}, calls="json")
     assert row["result"] == "0.40" and engine.schemas[1]["properties"]["tool"] == {"const": "late_fee"}

@@ -7,9 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from gristmill.engines.contract import Reply, ToolCall
+from gristmill.generators.text.agent.turns import Turn, result_message
 from gristmill.records.errors import UserError
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build
+from gristmill.stages.tools.contract import TrajectoryState
 from gristmill.stages.trajectory.execute_calls import ExecuteCalls, ExecuteCallsSpec
 from gristmill.stages.trajectory.messages import MESSAGES
 from tests.conftest import ROOT
@@ -84,6 +87,26 @@ def test_failed_calls_may_be_part_of_a_row(stages: dict[str, ExecuteCalls]) -> N
         None,
     )
     assert judge(stages["lenient"], step("late_fee", "fine", days_late=-1))[0] == "differs"
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("", ""), ("", "<b"), ("late_fee", "{"), ("late_fee", '{"a": 1}\0')])
+def test_calls_that_could_not_be_read_fail_again_as_they_did(
+    stages: dict[str, ExecuteCalls], name: str, arguments: str
+) -> None:
+    turn = Turn("", (ToolCall("c", name, arguments),), Reply("", "stop", 1, 1))
+    result = stages["lenient"]._toolset.call(turn.calls[0], TrajectoryState())
+    row = [USER, turn.message(), result_message(turn.calls[0], result), ANSWER]
+    assert judge(stages["lenient"], row) == ("passed", None)
+    assert judge(stages["own"], row)[0] == "wrong_call"
+
+
+def test_cells_that_read_the_clock_have_the_same_result(stages: dict[str, ExecuteCalls]) -> None:
+    code = "import datetime, uuid\nprint(datetime.datetime.now(), uuid.uuid4())"
+    with_clock = ToolCall("1", "python", json.dumps({"code": code}))
+    other = stage_of()
+    text = other._toolset.call(with_clock, TrajectoryState()).text
+    other.close()
+    assert judge(stages["own"], [USER, *step("python", text, code=code), ANSWER]) == ("passed", None)
 
 
 @pytest.mark.parametrize(
