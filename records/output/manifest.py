@@ -134,7 +134,7 @@ def tools_sentence(recipe: Any) -> str:
     method = recipe.get("method") if isinstance(recipe, dict) else None
     tables = method.get("tools") if isinstance(method, dict) else None
     names = [
-        str(table.get("file") or table.get("url") or {"mcp": "an MCP server"}.get(kind := table.get("kind"), kind))
+        str(table.get("file") or table.get("url") or str(table.get("kind")).replace("mcp", "an MCP server"))
         for table in (tables if isinstance(tables, list) else ())
         if isinstance(table, dict) and (table.get("kind") == "mcp" or table.get("deterministic") is False)
     ]

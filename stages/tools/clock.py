@@ -46,7 +46,11 @@ def fix() -> dict[str, Any]:
     modules: Any = os
     modules.getpid = modules.getppid = lambda: PID
     for name in ("stat", "lstat", "fstat"):
-        setattr(modules, name, _timeless(getattr(os, name)))
+        real = getattr(os, name)
+        setattr(modules, name, _timeless(real))
+        for functions in (os.supports_fd, os.supports_dir_fd, os.supports_follow_symlinks):
+            if real in functions:
+                functions.add(getattr(os, name))
     return {"id": Ids().number}
 
 

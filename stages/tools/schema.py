@@ -15,6 +15,7 @@ from typing import Any
 from gristmill.records.errors import UserError
 from gristmill.stages.tools.contract import object_schema
 
+NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 PLAIN = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "None": "null"}
 KNOWN = "str, int, float, bool, None, Any, list, dict, tuple, Literal, Optional, Union"
 SECTION = re.compile(r"^\s*+(Args|Arguments|Parameters|Returns|Raises|Examples?|Yields|Notes?):\s*$")
@@ -43,7 +44,7 @@ def function_schemas(source: str, file: str) -> list[FunctionSchema]:
         if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_"):
             raise UserError(f"{file}: {node.name} is async, and tools run without an event loop; write `def`")
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            schemas.append(_function(node, f"{file}: {node.name}"))
+            schemas.append(_checked(node, f"{file}: {node.name}"))
     if not schemas:
         raise UserError(f"{file}: it defines no function without a leading underscore, so it has no tool")
     names = [schema.name for schema in schemas]
@@ -51,6 +52,22 @@ def function_schemas(source: str, file: str) -> list[FunctionSchema]:
         if names.count(name) > 1:
             raise UserError(f"{file}: two functions are named {name}")
     return schemas
+
+
+def _checked(node: ast.FunctionDef, where: str) -> FunctionSchema:
+    """A function whose schema every engine and file takes."""
+    if not NAME.fullmatch(node.name):
+        raise UserError(f"{where}: the name of a tool has letters of ASCII, digits and _, at most 64")
+    try:
+        schema = _function(node, where)
+        json.dumps([schema.description, schema.parameters], ensure_ascii=False).encode()
+    except RecursionError:
+        raise UserError(f"{where}: its types or defaults are nested too deeply") from None
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where}: its docstring, defaults or types hold half a surrogate pair, which is no text"
+        ) from None
+    return schema
 
 
 def _function(node: ast.FunctionDef, where: str) -> FunctionSchema:
@@ -82,7 +99,7 @@ def _default(node: ast.expr) -> dict[str, Any]:
     try:
         value = ast.literal_eval(node)
         json.dumps(value, allow_nan=False)
-    except (ValueError, TypeError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError):
         return {}
     return {"default": value}
 

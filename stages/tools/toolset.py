@@ -26,6 +26,7 @@ from gristmill.stages.verify.schemas import check_schema, validator
 REVISION = 1  # to be raised when the same call gets another answer
 NUM_THREADS = 32  # calls that wait for a tool at once; those in the sandbox are limited by its workers
 MAX_DIGITS = 20  # of an integer in arguments
+TOO_DEEP = "they are nested too deeply"
 MAX_MESSAGE = 300  # characters of what is wrong with arguments, which the message quotes
 # Keys that are not identity: contents count in place of paths, and a server may move to another port.
 PLACES = ("file", "path", "url", "timeout_s")
@@ -70,7 +71,7 @@ class Toolset:
             data = read_bytes(spec.file)
             self._digests.append({"file": digest_bytes(data)})
             try:
-                source = data.decode()
+                source = data.decode("utf-8-sig")
             except UnicodeDecodeError as error:
                 raise UserError(f"{spec.file}: not UTF-8: {error}") from None
             schemas = function_schemas(source, spec.file)
@@ -198,13 +199,15 @@ class Toolset:
             return ToolResult(clean(tool.call(arguments, state)))
         except ToolFailed as error:
             return _failure("failed", str(error))
+        except RecursionError:  # of arguments that the schema leaves open
+            return _failure("bad_arguments", f"the arguments of {tool.name} do not fit its schema: {TOO_DEEP}")
 
     def _problem(self, name: str, arguments: Mapping[str, Any]) -> str | None:
         try:
             errors = self._validators[name].iter_errors(arguments)
             first = min(errors, key=lambda e: (e.json_path, e.message), default=None)
         except RecursionError:
-            return "they are nested too deeply"
+            return TOO_DEEP
         return None if first is None else _short(f"{first.json_path}: {first.message}")
 
 

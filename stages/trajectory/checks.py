@@ -29,7 +29,9 @@ class TrajectorySpec:
     max_repeats: int | None = None
     max_failed_share: float = 1.0  # Largest share of calls that an error message answers.
     errors: tuple[str, ...] = (ERROR.strip(),)  # Words that the content of an error message begins with.
-    need_answer: bool = True  # Whether the last message must be the assistant's, with a text and no calls.
+    # Whether the last message must be the assistant's, with a text and no calls. A text that only repeats an error
+    # message of a tool is rejected as "error_answer".
+    need_answer: bool = True
 
     def __post_init__(self) -> None:
         bounds = (self.min_calls, self.max_calls, self.max_turns, self.max_unknown, self.max_repeats)
@@ -55,6 +57,7 @@ class Tally:
     working_tools: frozenset[str]  # names of tools with an answer that is no error
     problem: str | None  # why the messages are no valid dialogue
     has_answer: bool
+    repeats_error: bool  # whether the answer only repeats an error message
 
 
 class Trajectory(Stage):
@@ -104,6 +107,7 @@ class Trajectory(Stage):
         verdicts = (
             ("malformed", found.problem is not None),
             ("no_answer", spec.need_answer and not found.has_answer),
+            ("error_answer", spec.need_answer and found.repeats_error),
             ("few_calls", found.calls < spec.min_calls),
             ("many_calls", spec.max_calls is not None and found.calls > spec.max_calls),
             ("many_turns", spec.max_turns is not None and found.turns > spec.max_turns),
@@ -120,6 +124,7 @@ def tally(messages: Sequence[Message], names: frozenset[str] | None, errors: Seq
     turns = calls = unknown = repeats = failed = 0
     problem = None if messages and all(messages) else "no messages"
     open_calls: dict[str, str] = {}  # name by id
+    failures: list[str] = []  # error messages
     ids: set[str] = set()
     working_tools: set[str] = set()
     before: tuple[str, Any] | None = None
@@ -128,8 +133,9 @@ def tally(messages: Sequence[Message], names: frozenset[str] | None, errors: Seq
         if role == "tool":
             name = open_calls.pop(message.get("tool_call_id") or "", None)
             problem = problem or ("an answer without a call" if name is None else None)
-            if any((message.get("content") or "").startswith(word) for word in errors):
+            if (failure := _failure_of(message, errors)) is not None:
                 failed += 1
+                failures.append(failure)
             elif name is not None:
                 working_tools.add(name)
             continue
@@ -147,7 +153,22 @@ def tally(messages: Sequence[Message], names: frozenset[str] | None, errors: Seq
     problem = problem or ("a call without an answer" if open_calls else None)
     last = messages[-1] if messages and messages[-1] else {}
     has_answer = last.get("role") == "assistant" and bool((last.get("content") or "").strip()) and not calls_of(last)
-    return Tally(turns, calls, unknown, repeats, failed, frozenset(working_tools), problem, has_answer)
+    repeats_error = has_answer and _repeats(last, failures, errors)
+    return Tally(turns, calls, unknown, repeats, failed, frozenset(working_tools), problem, has_answer, repeats_error)
+
+
+def _failure_of(message: Message, errors: Sequence[str]) -> str | None:
+    """What an error message says after the word that it begins with; None for any other message."""
+    text = (message.get("content") or "").strip()
+    return next((text.removeprefix(word).strip() for word in errors if text.startswith(word)), None)
+
+
+def _repeats(answer: Message, failures: Sequence[str], errors: Sequence[str]) -> bool:
+    """Whether an answer is an error message, or at least the first half of one of the trajectory."""
+    if _failure_of(answer, errors) is not None:
+        return True
+    text = (answer.get("content") or "").strip()
+    return any(failure.startswith(text) and 2 * len(text) >= len(failure) for failure in failures)
 
 
 def tool_names(text: str | None) -> frozenset[str] | None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.engines.contract import Reply, ToolCall
-from gristmill.engines.errors import AskRefused
+from gristmill.engines.errors import AskRefused, EngineDead
 from gristmill.generators.teacher import Teacher, TeacherSpec
 from gristmill.generators.text.agent.method import Agent
 from gristmill.generators.text.contract import Ask, Session
@@ -160,11 +160,41 @@ def test_every_call_has_one_answer_whatever_the_model_says(agent: Agent, script:
     counts = tally(row["messages"], None, ("Error:",))
     assert counts.problem is None and counts.has_answer
     assert (counts.calls, counts.turns, counts.failed) == (row["num_calls"], row["num_turns"], row["num_failed_calls"])
-    for message in row["messages"]:
+    for at, message in enumerate(row["messages"]):
+        ids = [each["id"] for each in message.get("tool_calls", ())]
+        assert [each.get("tool_call_id") for each in row["messages"][at + 1 :]][: len(ids)] == ids, "in their order"
         assert {"role", "content"} <= set(message) and isinstance(message["content"], str)
         for each in message.get("tool_calls", ()):
             assert each["type"] == "function" and each["function"]["name"] and len(each["id"]) == 9
             assert isinstance(json.loads(each["function"]["arguments"]), dict)
+
+
+class Mortal(Script):
+    """Fails at call `life`, counted from 0."""
+
+    def __init__(self, script: list[Any], life: int) -> None:
+        super().__init__(script)
+        self.life = life
+
+    async def chat(self, *arguments: Any) -> Reply:
+        if len(self.asked) == self.life:
+            raise EngineDead("lost")
+        return await super().chat(*arguments)
+
+
+@settings(max_examples=scaled(15))
+@given(codes=st.lists(st.sampled_from(["x = 1", "x += 1\nx", "import uuid\nuuid.uuid4()"]), min_size=1, max_size=3))
+def test_an_engine_that_is_lost_at_any_turn_changes_no_row(agent: Agent, codes: list[str]) -> None:
+    script = [*(calls(call("python", code=code), call("lend")) for code in codes), "Done."]
+
+    def row(life: int) -> dict[str, Any]:
+        return asyncio.run(agent.run(Ask("a" * 32, 5, FIELDS), Session(Mortal(script, life), 5, {})))
+
+    whole = row(-1)
+    for life in range(len(script)):
+        with pytest.raises(EngineDead):
+            row(life)
+        assert row(-1) == whole
 
 
 def test_rows_do_not_depend_on_what_runs_beside_them() -> None:

@@ -83,6 +83,15 @@ def test_docstrings_describe_the_tool_and_its_arguments(docstring: str) -> None:
         ("def f(a: 'list['):\n    'x'", "'list.' is no type"),
         ("def f(*a: int):\n    'x'", r"takes \*"),
         ("async def f(a: int):\n    'x'", "f is async"),
+        ("def f(a: " + " | ".join(["list[int]"] * 1500) + "):\n    'x'", "too deeply|not Python"),
+        (
+            "def f(a: " + "list[" * 190 + "int" + "]" * 190 + "):\n    'x'\ndef g(): pass",
+            "g has no docstring|not Python",
+        ),
+        ("def f():\n    '\\ud800'", "half a surrogate pair"),
+        ("def größe():\n    'x'", "größe: the name of a tool has letters of ASCII"),
+        ("@once\ndef f(a: Path):\n    'x'", "the type Path is not one of"),
+        ("x = '\0'", "not Python"),
         ("def f():\n    'x'\ndef f():\n    'y'", "two functions are named f"),
     ],
 )
@@ -94,7 +103,9 @@ def test_files_that_make_no_tools_are_refused_in_a_line(source: str, message: st
 
 def test_a_file_is_not_run_outside_the_sandbox(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    source = f"open({str(mark)!r}, 'w')\ndef f(a: int = open({str(mark)!r}, 'w')):\n    'x'\n"
+    source = (
+        f"open({str(mark)!r}, 'w')\n@open({str(mark)!r}, 'w')\ndef f(a: int = open({str(mark)!r}, 'w')):\n    'x'\n"
+    )
     assert len(function_schemas(source, "tools.py")) == 1 and not mark.exists()
 
 

@@ -161,6 +161,34 @@ def test_long_answers_are_cut_with_a_note(toolset: Toolset) -> None:
     assert printed == "y" * 100 + "\n[cut: 201 more characters]"
 
 
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("print('a\\0b')", "a\0b"),
+        ("'\\ud800'", "'\\ud800'"),
+        ("print('x\\ud800')", "x?"),
+        ("print('x' * 10_000_000)", "x" * 100 + "\n[cut: 9,999,901 more characters]"),
+        ("import json\nprint(json.dumps({'a': [{'b': 1}]}))", '{"a": [{"b": 1}]}'),
+        ("x = []\nfor _ in range(100_000): x = [x]\nx", "Error: RecursionError: maximum recursion depth exceeded"),
+    ],
+)
+def test_answers_of_any_content_are_texts(toolset: Toolset, code: str, text: str) -> None:
+    result = ask(toolset, "python", {"code": code}).text
+    assert result.startswith(text) if text.startswith("Error") else result == text
+    json.dumps(result, ensure_ascii=False).encode()
+
+
+def test_two_files_with_a_tool_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_bytes(
+            b"\xef\xbb\xbfdef f() -> None:\n    'A tool, in a file with a byte-order mark.'\n"
+        )
+    specs = [ToolSpec("file", file=str(tmp_path / name)) for name in ("a.py", "b.py")]
+    assert Toolset(specs[:1], 1, 100).definitions
+    with pytest.raises(UserError, match="tools: two are named 'f'; leave one out with only"):
+        Toolset(specs, 1, 100)
+
+
 def test_the_interpreter_keeps_its_state_for_a_trajectory(toolset: Toolset) -> None:
     state, other = TrajectoryState(), TrajectoryState()
 

@@ -39,6 +39,8 @@ ONE = [USER, *step("add", a=1), ANSWER]
 TWICE = [USER, *step("add", a=1), *step("add", number="2", a=1), ANSWER]
 FAILED = [USER, *step("add", "Error: no", a=1), *step("look", number="2"), ANSWER]
 
+SORRY = {"role": "assistant", "content": "Error: ValueError: days_late must not be negative"}
+
 
 @pytest.mark.parametrize(
     ("messages", "table", "reason"),
@@ -60,6 +62,10 @@ FAILED = [USER, *step("add", "Error: no", a=1), *step("look", number="2"), ANSWE
         ([USER, *step("fly"), ANSWER], {"max_unknown": 0}, "unknown_tool"),
         (FAILED, {"max_failed_share": 0.5}, None),
         (FAILED, {"max_failed_share": 0.4}, "failed_calls"),
+        ([*FAILED[:-1], SORRY], {}, "error_answer"),
+        ([*FAILED[:-1], SORRY], {"need_answer": False}, None),
+        ([*FAILED[:-1], {"role": "assistant", "content": "no"}], {}, "error_answer"),
+        ([*FAILED[:-1], {"role": "assistant", "content": "no book of that id is here"}], {}, None),
         (FAILED, {"must_call": ["look", "add"]}, "missing_tool"),
         (FAILED, {"errors": ["Failure"], "max_failed_share": 0}, None),
         ([USER, ONE[1], ANSWER], {}, "malformed"),
