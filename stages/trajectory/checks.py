@@ -164,11 +164,12 @@ def _failure_of(message: Message, errors: Sequence[str]) -> str | None:
 
 
 def _repeats(answer: Message, failures: Sequence[str], errors: Sequence[str]) -> bool:
-    """Whether an answer is an error message, or at least the first half of one of the trajectory."""
+    """Whether an answer is an error message, or at least half of one of the trajectory, or at most twice of it."""
     if _failure_of(answer, errors) is not None:
         return True
     text = (answer.get("content") or "").strip()
-    return any(failure.startswith(text) and 2 * len(text) >= len(failure) for failure in failures)
+    pairs = [sorted((text, failure), key=len) for failure in failures]
+    return any(short in long and 2 * len(short) >= len(long) for short, long in pairs)
 
 
 def tool_names(text: str | None) -> frozenset[str] | None:

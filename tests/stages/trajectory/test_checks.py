@@ -65,6 +65,8 @@ SORRY = {"role": "assistant", "content": "Error: ValueError: days_late must not 
         ([*FAILED[:-1], SORRY], {}, "error_answer"),
         ([*FAILED[:-1], SORRY], {"need_answer": False}, None),
         ([*FAILED[:-1], {"role": "assistant", "content": "no"}], {}, "error_answer"),
+        ([USER, *step("add", SORRY["content"]), {"role": "assistant", "content": f"Result of add:\n{SORRY['content']}"}],
+         {}, "error_answer"),
         ([*FAILED[:-1], {"role": "assistant", "content": "no book of that id is here"}], {}, None),
         (FAILED, {"must_call": ["look", "add"]}, "missing_tool"),
         (FAILED, {"errors": ["Failure"], "max_failed_share": 0}, None),
