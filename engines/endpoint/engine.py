@@ -119,8 +119,10 @@ class EndpointEngine:
             self._answered(reply, chars)
             self.limiter.answer(slot, tokens)
         except Fault as fault:
-            if fault.kind in ("busy", "broken"):
+            if fault.kind == "busy":
                 self.limiter.overload(slot, fault.retry_after_s)
+            elif fault.kind == "broken":
+                self.limiter.fault(slot)
             else:
                 tokens = 0
             raise

@@ -76,6 +76,12 @@ class Limiter:
             self._paused_until = max(self._paused_until, _now() + retry_after_s)
         self._changed(before)
 
+    def fault(self, slot: Slot) -> None:
+        """Note an error that need not mean overload, before the call leaves."""
+        before = self.concurrency.limit
+        self.concurrency.fault(slot.epoch, self.num_in_flight)
+        self._changed(before)
+
     def _changed(self, before: int) -> None:
         if self.concurrency.limit != before:
             self.on_change(self.concurrency.limit)
