@@ -60,7 +60,7 @@ class EndpointEngine:
     def open(self, sampling: Mapping[str, Any], form: AnswerForm = FREE_TEXT) -> None:
         """Ask the endpoint for its models and for one token. Raises UserError when it would refuse every call."""
         secrets = secrets_in_environment(self.spec)
-        self.served = check_endpoint(self.spec, self.writer, sampling, form, secrets)
+        self.served = check_endpoint(self.spec, self.writer, sampling, form, secrets, self._repeats)
         self._connect = partial(async_client, self.spec, secrets)
 
     @property
