@@ -65,6 +65,7 @@ class EndpointEngine:
         """Ask the endpoint for its models and for one token. Raises UserError when it would refuse every call."""
         secrets = secrets_in_environment(self.spec)
         self.served = check_endpoint(self.spec, self.writer, sampling, form, secrets, self._repeats)
+        self.num_answers = 1  # that of the preflight
         self._connect = partial(async_client, self.spec, secrets)
 
     @property
