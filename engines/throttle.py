@@ -19,9 +19,9 @@ AHEAD_SHARE = 8  # jobs in an engine's own queue: an eighth of its slots
 class Load:
     """What an engine does now, and how busy it has been since it was opened.
 
-    num_slots: jobs that run at once. busy_s: seconds of busy slots, summed over the slots. empty_s: seconds in which a
-    slot was free and no job waited. open_s: seconds since the start of the count. slot_s: the same, summed over slots,
-    whose number may change.
+    num_slots: jobs that run at once; calls, where the engine limits its calls by itself. busy_s: seconds of busy slots,
+    summed over the slots. empty_s: seconds in which a slot was free and none waited for it. open_s: seconds since the
+    start of the count. slot_s: the same, summed over slots, whose number may change.
     """
 
     num_slots: int
@@ -47,11 +47,15 @@ class Throttle:
 
     num_slots: the jobs that the engine works on at once. num_ahead: jobs that lie in its own queue, so that a slot is
     taken again in the engine's next step. Both bind the jobs that begin from now on.
+
+    An engine that limits its calls by itself reports them by `note_calls`. Then the slots are those of calls, since a
+    job may do other things between its calls, such as run a tool, and the load is that of the calls.
     """
 
     def __init__(self, num_slots: int, num_ahead: int = 0) -> None:
         self.num_slots, self.num_ahead = num_slots, num_ahead
         self._num_waiting = self._num_running = self._num_begun = 0
+        self._calls: tuple[int, int, int] | None = None  # (at once at most, in flight, that wait), as the engine says
         self._busy_s = self._empty_s = self._slot_s = 0.0
         self._since = self._opened = time.monotonic()
         self._turns: deque[Turn] = deque()  # of the jobs that wait
@@ -59,8 +63,17 @@ class Throttle:
     @property
     def load(self) -> Load:
         self._mark()
-        counts = self._num_waiting, self._num_running, self._num_begun
-        return Load(self.num_slots, *counts, self._busy_s, self._empty_s, self._since - self._opened, self._slot_s)
+        num_slots, num_running, num_waiting = self._slots
+        seconds = self._busy_s, self._empty_s, self._since - self._opened, self._slot_s
+        return Load(num_slots, num_waiting, num_running, self._num_begun, *seconds)
+
+    @property
+    def _slots(self) -> tuple[int, int, int]:
+        """(slots, those that are busy, jobs or calls that wait for one)."""
+        if self._calls is None:
+            return self.num_slots, self._num_running, self._num_waiting
+        num_slots, num_in_flight, num_waiting = self._calls
+        return num_slots, num_in_flight, num_waiting + self._num_waiting
 
     def resize(self, num_slots: int) -> None:
         """Change the number of slots. Jobs that run go on; with fewer slots none begins until enough have ended."""
@@ -68,12 +81,18 @@ class Throttle:
         self.num_slots = num_slots
         self._begin()
 
+    def note_calls(self, num_slots: int, num_in_flight: int, num_waiting: int) -> None:
+        """Note the calls of an engine that limits them: at most `num_slots` at once."""
+        self._mark()
+        self._calls = num_slots, num_in_flight, num_waiting
+
     def _mark(self, waiting: int = 0, running: int = 0) -> None:
         """Count the time since the last change, then change the numbers."""
         now = time.monotonic()
-        self._busy_s += min(self._num_running, self.num_slots) * (now - self._since)
-        self._slot_s += self.num_slots * (now - self._since)
-        if not self._num_waiting and self._num_running < self.num_slots:
+        num_slots, num_running, num_waiting = self._slots
+        self._busy_s += min(num_running, num_slots) * (now - self._since)
+        self._slot_s += num_slots * (now - self._since)
+        if not num_waiting and num_running < num_slots:
             self._empty_s += now - self._since
         self._since = now
         self._num_waiting += waiting
@@ -137,10 +156,13 @@ class Throttle:
 def throttle_of(engine: Any, max_in_flight: int | None) -> Throttle:
     """The throttle of an open engine: `max_in_flight` jobs, or as many as it has slots (`num_slots`) and some more.
 
-    An engine whose number of slots changes has `watch_slots(on_change)`: the throttle follows it.
+    An engine that limits its calls by itself has `most_slots`, the most that it ever sends at once, and
+    `watch_slots(on_change)`, see Throttle.note_calls: it gets so many jobs, even while it sends fewer calls.
     """
-    num_slots = max_in_flight or getattr(engine, "num_slots", None)
-    throttle = Throttle(num_slots or SLOTS, 0 if max_in_flight or not num_slots else -(-num_slots // AHEAD_SHARE))
     if max_in_flight is None and hasattr(engine, "watch_slots"):
-        engine.watch_slots(throttle.resize)
-    return throttle
+        throttle = Throttle(engine.most_slots)
+        throttle.note_calls(engine.num_slots, 0, 0)
+        engine.watch_slots(throttle.note_calls)
+        return throttle
+    num_slots = max_in_flight or getattr(engine, "num_slots", None)
+    return Throttle(num_slots or SLOTS, 0 if max_in_flight or not num_slots else -(-num_slots // AHEAD_SHARE))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gristmill.engines.contract import Logprobs, Reply, ToolCall
-from gristmill.engines.endpoint.faults import Fault, message_of, response_fault
+from gristmill.engines.endpoint.faults import Fault, clean_line, message_of, response_fault
 from gristmill.engines.endpoint.settings import EndpointSettings
 from gristmill.engines.logprobs import logprobs_of
 
@@ -31,16 +31,19 @@ def read_answer(data: Any, spec: EndpointSettings, prompt_chars: int, wants_logp
         logprobs = choice.get("logprobs") if wants_logprobs else None
         places = read_logprobs(logprobs, spec.chat) if logprobs else None
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise Fault("broken", "malformed answer", f"{type(error).__name__}: {message_of(data)}") from None
+        words = f"{type(error).__name__}: {message_of(data)}"
+        raise Fault("broken", "malformed answer", words, cost=stated_cost(data, spec)) from None
     if not isinstance(text, str | None) or not isinstance(reasoning, str | None) or not isinstance(finish, str):
-        raise Fault("broken", "malformed answer", "its text is no text")
-    if finish == "error":
-        raise Fault("broken", "server error", "the server stopped in the middle of the answer")
-    if finish == "content_filter" and not text:
-        raise Fault("ask", "content_filter", "the endpoint withholds the answer")
-    if refusal and not text:
-        raise Fault("ask", "model_refused", str(refusal))
+        raise Fault("broken", "malformed answer", "its text is no text", cost=stated_cost(data, spec))
     tokens_in, tokens_cached, tokens_out, tokens_reasoning = read_usage(data, prompt_chars, text or "", reasoning or "")
+    cost = spec.cost(tokens_in, tokens_cached, tokens_out)
+    if finish == "error":
+        words = "the server stopped in the middle of the answer"
+        raise Fault("broken", "server error", words, cost=stated_cost(data, spec))
+    if finish == "content_filter" and not text:
+        raise Fault("ask", "content_filter", "the endpoint withholds the answer", cost=cost)
+    if refusal and not text:
+        raise Fault("ask", "model_refused", clean_line(str(refusal)), cost=cost)
     return Reply(
         text or "",
         finish,
@@ -51,8 +54,14 @@ def read_answer(data: Any, spec: EndpointSettings, prompt_chars: int, wants_logp
         calls,
         answer_logprobs(places, tokens_out - tokens_reasoning if reasoning else len(places[0])) if places else None,
         tokens_cached,
-        spec.cost(tokens_in, tokens_cached, tokens_out),
+        cost,
     )
+
+
+def stated_cost(data: Any, spec: EndpointSettings) -> float:
+    """The price of an answer that is of no use, by the usage that it states; 0 where it states none."""
+    tokens_in, tokens_cached, tokens_out, _ = read_usage(data if isinstance(data, Mapping) else {}, 0, "", "")
+    return spec.cost(tokens_in, tokens_cached, tokens_out)
 
 
 def _tool_call(call: Mapping[str, Any]) -> ToolCall:

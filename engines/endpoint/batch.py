@@ -9,11 +9,11 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping, Set
 from typing import Any
 
 from gristmill.engines.endpoint.client import fault_of
-from gristmill.engines.endpoint.faults import Fault, response_fault
+from gristmill.engines.endpoint.faults import Fault, Kind, clean_line, response_fault
 from gristmill.engines.endpoint.settings import EndpointSettings
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 GATHER_S, LONGEST_GATHER_S = 2.0, 30.0  # without a further call, and since the first
 MAX_CALLS, MAX_BYTES = 50_000, 150 * 2**20  # of a batch; OpenAI allows 50,000 and 200 MB
 MAX_BATCHES = 1_000  # of the server's list that are looked at, newest first
-FOUND = 4  # times the calls at once: a process cannot have died with more calls than that in its last batches
+SEARCH_DEPTH = 4  # times the calls at once: no process dies with more calls than that in its last batches
 MARK = "gristmill"  # key of the metadata of our batches
 WINDOW = "24h"
 RUNNING = ("validating", "in_progress", "finalizing", "cancelling")
@@ -73,8 +73,20 @@ class BatchSender:
         for task in self._tasks:
             task.cancel()
 
-    def _start(self, coroutine: Any) -> None:
-        task = asyncio.ensure_future(coroutine)
+    def _start(self, work: Coroutine[Any, Any, None], keys: Set[str] = frozenset()) -> None:
+        """Run `work`. If it fails, whatever the reason, the calls `keys` get the fault: none waits for ever."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Fault as fault:
+                self._fail(keys, fault)
+            except Exception as error:  # noqa: BLE001 - a server may send anything
+                self._fail(keys, fault_of(error))
+            finally:
+                self._running -= keys
+
+        task = asyncio.ensure_future(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -105,38 +117,31 @@ class BatchSender:
 
     def _flush(self) -> None:
         queue, self._queue, self._num_bytes = self._queue, [], 0
-        self._start(self._run(queue))
-
-    async def _run(self, queue: list[tuple[str, bytes]]) -> None:
-        """Send a batch and deliver its answers."""
         keys = {key for key, _ in queue}
-        try:
-            content = b"".join(line for _, line in queue)
-            file = await self.client.files.create(file=("gristmill.jsonl", content), purpose="batch")
-            batch = await self.client.batches.create(
-                input_file_id=file.id,
-                endpoint=f"/v1{self.path}",
-                completion_window=WINDOW,
-                metadata={MARK: self._mark, "calls": str(len(queue))},
-            )
-        except Exception as error:  # noqa: BLE001 - the client raises errors of several libraries
-            return self._fail(keys, fault_of(error))
+        self._start(self._run(queue, keys), keys)
+
+    async def _run(self, queue: list[tuple[str, bytes]], keys: Set[str]) -> None:
+        """Send a batch and deliver its answers. Raises Fault, and errors of the client."""
+        content = b"".join(line for _, line in queue)
+        file = await self.client.files.create(file=("gristmill.jsonl", content), purpose="batch")
+        batch = await self.client.batches.create(
+            input_file_id=file.id,
+            endpoint=f"/v1{self.path}",
+            completion_window=WINDOW,
+            metadata={MARK: self._mark, "calls": str(len(queue))},
+        )
         self.num_batches += 1
         logger.info(f"{self.spec.words}: batch {batch.id} of {len(queue):,} calls")
         await self._watch(batch, keys)
 
     # Answers
 
-    async def _watch(self, batch: Any, keys: set[str]) -> None:
-        """Wait until a batch has ended, then deliver its answers."""
+    async def _watch(self, batch: Any, keys: Set[str]) -> None:
+        """Wait until a batch has ended, then deliver its answers. Raises Fault."""
         self._running |= keys
-        try:
-            batch = await self._ended(batch)
-            answers = await self._read(batch)
-        except Fault as fault:
-            return self._fail(keys, fault)
-        finally:
-            self._running -= keys
+        batch = await self._ended(batch)
+        answers = await self._read(batch)
+        self._running -= keys
         for key, answer in answers.items():
             self._deliver(key, answer)
         self._fail(keys - set(answers), _failure(batch))
@@ -161,21 +166,23 @@ class BatchSender:
         answers: dict[str, Any] = {}
         for file in filter(None, (batch.error_file_id, batch.output_file_id)):
             for line in await self._lines(file):
-                response = line.get("response") or {}
-                status, body = response.get("status_code") or 0, response.get("body")
-                if status == 200 and body is not None:
-                    answers[line["custom_id"]] = body
-                else:
-                    answers[line["custom_id"]] = response_fault(status or 500, body or line.get("error") or "", {})
+                answers[line["custom_id"]] = _answer(line)
         return answers
 
     async def _lines(self, file: str) -> list[dict[str, Any]]:
-        """The lines of a file of the server. Raises Fault."""
+        """The lines of a file of the server that have an id. Raises Fault when there is no file."""
         try:
-            content = await self.client.files.content(file)
-            return [json.loads(line) for line in content.content.splitlines() if line.strip()]
+            content = (await self.client.files.content(file)).content
         except Exception as error:  # noqa: BLE001 - the client raises errors of several libraries
             raise fault_of(error) from None
+        texts = [text for text in content.splitlines() if text.strip()]
+        lines = [line for text in texts if (line := _line(text)) is not None]
+        if len(lines) < len(texts):
+            num = len(texts) - len(lines)
+            logger.warning(
+                f"{self.spec.words}: {num:,} lines of file {file} cannot be read; their calls are sent again"
+            )
+        return lines
 
     def _deliver(self, key: str, answer: Any) -> None:
         future = self._futures.pop(key, None)
@@ -189,7 +196,7 @@ class BatchSender:
             else:
                 future.set_result(answer)
 
-    def _fail(self, keys: set[str], fault: Fault) -> None:
+    def _fail(self, keys: Set[str], fault: Fault) -> None:
         for key in keys:
             self._deliver(key, fault)
 
@@ -201,33 +208,63 @@ class BatchSender:
         try:
             async for batch in self.client.batches.list(limit=100):
                 num += 1
-                if num > MAX_BATCHES or num_calls > FOUND * self.spec.most_in_flight:
+                if num > MAX_BATCHES or num_calls > SEARCH_DEPTH * self.spec.most_in_flight:
                     break
                 if (batch.metadata or {}).get(MARK) == self._mark:
-                    await self._take_up(batch)
-                    num_calls += int(batch.metadata.get("calls", 0))
+                    num_calls += await self._take_up(batch)
         except Fault:
             raise
         except Exception as error:  # noqa: BLE001 - the client raises errors of several libraries
             raise fault_of(error) from None
 
-    async def _take_up(self, batch: Any) -> None:
-        if batch.status in RUNNING:
-            keys = {line["custom_id"] for line in await self._lines(batch.input_file_id)}
-            self._running |= keys
-            self._start(self._watch(batch, keys))
-            logger.info(f"{self.spec.words}: batch {batch.id} of {len(keys):,} calls is still in work")
-        elif batch.output_file_id:
-            answers = await self._read(batch)
-            self._answers |= {key: answer for key, answer in answers.items() if not isinstance(answer, Fault)}
+    async def _take_up(self, batch: Any) -> int:
+        """Wait for a batch, or take its answers; the number of its calls. Raises Fault."""
+        try:
+            if batch.status in RUNNING:
+                keys = {line["custom_id"] for line in await self._lines(batch.input_file_id)}
+                self._running |= keys
+                self._start(self._watch(batch, keys), keys)
+                logger.info(f"{self.spec.words}: batch {batch.id} of {len(keys):,} calls is still in work")
+            elif batch.output_file_id:
+                answers = await self._read(batch)
+                self._answers |= {key: answer for key, answer in answers.items() if not isinstance(answer, Fault)}
+        except Fault as fault:
+            if not fault.is_absence:
+                raise
+            logger.warning(f"{self.spec.words}: the files of batch {batch.id} are no longer there")
+        calls = str(batch.metadata.get("calls"))
+        return int(calls) if calls.isdecimal() else 0
+
+
+def _line(text: bytes) -> dict[str, Any] | None:
+    """A line of a file; None for one without an id."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("custom_id"), str) else None
+
+
+def _answer(line: Mapping[str, Any]) -> Any:
+    """The answer in a line: the JSON of a response, or a Fault."""
+    response = line.get("response")
+    response = response if isinstance(response, Mapping) else {}
+    status, body = response.get("status_code"), response.get("body")
+    if status == 200 and body is not None:
+        return body
+    return response_fault(
+        status if isinstance(status, int) and status >= 400 else 500, body or line.get("error") or "", {}
+    )
 
 
 def _failure(batch: Any) -> Fault:
     """The fault of a request for which an ended batch has no answer."""
     errors = getattr(batch.errors, "data", None) or []
     if batch.status != "failed" or not errors:
-        return Fault("busy", "no answer in the batch", f"the batch is {batch.status}")
-    text = f"{errors[0].code}: {errors[0].message}"
+        # A batch that has come to its end may lack an answer again and again: that counts against its ask.
+        kind: Kind = "broken" if batch.status == "completed" else "busy"
+        return Fault(kind, "no answer in the batch", clean_line(f"the batch is {batch.status}"))
+    text = clean_line(f"{errors[0].code}: {errors[0].message}")
     if "limit" in text.lower():
         return Fault("busy", "the batch has no room", text, WAIT_S)
     return Fault("run", "the batch failed", text)

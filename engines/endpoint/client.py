@@ -90,6 +90,8 @@ def fault_of(error: BaseException, parameters: tuple[str, ...] = ()) -> Fault:
         if "Connect" in type(cause).__name__:
             return Fault("busy", "no connection", clean_line(str(cause)))
         return Fault("broken", "cut connection", clean_line(str(cause)))
+    if isinstance(error, UnicodeEncodeError):  # half of a surrogate pair
+        return Fault("ask", "engine_refused", clean_line(f"the prompt is no Unicode text: {error}"))
     if isinstance(error, ValueError):  # of the JSON
         return Fault("broken", "malformed answer", clean_line(f"no JSON: {error}"))
     return Fault("broken", "malformed answer", clean_line(f"{type(error).__name__}: {error}"))

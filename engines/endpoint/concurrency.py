@@ -1,12 +1,18 @@
 """How many calls a server takes at once: as many as make it faster, found by trying.
 
-Increase by steps, multiplicative decrease (Chiu and Jain 1989), as TCP does it: the number is doubled while that helps
-and then changes by steps; an error that means overload cuts it. Latency counts by Little's law: if more calls at once
-do not bring more tokens a second, each only takes longer, and the number stays or goes down.
+Additive increase, multiplicative decrease (Chiu and Jain 1989), as TCP does it: the number is doubled while that helps
+and then changes by steps. An error that means overload cuts it, and afterwards it goes back in equal steps to where it
+was. Latency counts by Little's law: if more calls at once do not bring more tokens a second, each only takes longer,
+and the number stays or goes down.
 """
+
+from collections import deque
 
 START = 64  # calls at once before anything is known of the server
 CUT = 0.7  # of the number, after an overload
+OUTCOMES, MAX_FAULTS = 200, 20  # of so many last calls, the faults that are no overload; more of them are one
+RECOVERY = 1 / 8  # of the number before the cut, that is added in each round of calls after it
+PLATEAU = 3  # rounds without a cut, before a number is tried that was cut before
 STEP, LARGEST_STEP = 1 / 8, 1 / 2  # of the number; a step is twice the last one while steps in its direction help
 FIRST_STEP = 1 / 4  # after the doubling
 LEAST_CALLS = 8  # that are measured before the number changes
@@ -25,6 +31,10 @@ class Concurrency:
         self.limit = min(most, START) if adapts else most
         self.epoch = 0  # of cuts: an overload counts only for calls that started since the last one
         self._number = self.limit  # the best so far
+        self._good: int | None = None  # the number to go back to after a cut; None: it is there
+        self._goal = self.limit  # on the way there: the largest number that is likely to work
+        self._num_clean = 0  # rounds without a cut
+        self._outcomes: deque[bool] = deque(maxlen=OUTCOMES)  # of the last calls: whether a fault
         self._doubled_from: float | None = None  # the rate before the last doubling
         self._doubles = True
         self._settle()
@@ -43,17 +53,48 @@ class Concurrency:
 
     def overload(self, epoch: int, num_in_flight: int) -> None:
         """Note an error that means overload, of a call that started at `epoch`."""
+        if epoch == self.epoch and self.adapts:
+            self._cut(num_in_flight)
+
+    def fault(self, epoch: int, num_in_flight: int) -> None:
+        """Note an error that may have any cause. Many of them mean overload."""
         if epoch != self.epoch or not self.adapts:
             return
+        self._outcomes.append(True)
+        if sum(self._outcomes) > MAX_FAULTS:
+            self._cut(num_in_flight)
+
+    def _cut(self, num_in_flight: int) -> None:
         self.epoch += 1
-        self.limit = self._number = max(1, int(min(self.limit, num_in_flight) * CUT))
-        self._doubles = False
+        if self._good is None:
+            self._good = self._goal = self.limit if self._doubles else self._number
+        elif self._num_clean:  # the server may take less than before: look for the number between
+            self._goal = min(self._goal - 1, (self.limit + self._goal) // 2)
+        self.limit = max(1, int(min(self.limit, num_in_flight) * CUT))
+        self._goal, self._num_clean = max(self._goal, self.limit), 0
+        self._outcomes.clear()
         self._settle()
+        self._begin_window()
+
+    def _recover(self, good: int) -> None:
+        """Go a step back to the number that was good, after a round of calls without a cut."""
+        self._num_clean += 1
+        if self.limit >= good:
+            self._number, self._good = good, None
+        elif self.limit >= self._goal and self._num_clean >= PLATEAU:
+            self._goal, self._num_clean = min(good, self._goal + max(1, int(self._goal * RECOVERY))), 1
+        self.limit = max(self.limit, min(self._goal, self.limit + max(1, int(self._goal * RECOVERY))))
         self._begin_window()
 
     def answer(self, amount: float, num_in_flight: int, now: float) -> None:
         """Note an answer of `amount` tokens, which arrived while `num_in_flight` calls were running, itself too."""
         if not self.adapts:
+            return
+        self._outcomes.append(False)
+        if self._good is not None:
+            self._num_calls += num_in_flight <= self.limit  # those from before the cut do not count
+            if self._num_calls >= self.limit:
+                self._recover(self._good)
             return
         if self._num_skipped < self.limit:
             self._num_skipped += 1

@@ -18,6 +18,10 @@ from gristmill.records.printable import printable_line
 Kind = Literal["ask", "run", "parameter", "busy", "broken"]
 
 MAX_CHARS = 200  # of a server's message
+MAX_MATCHED = 4000  # characters of it that are compared with words
+QUOTES = ("input", "ctx", "url")  # keys of an error of pydantic that quote the request or say nothing
+# The same in its text form, which vLLM sends.
+QUOTED_INPUT = r"""['"]input['"]\s*:.*?(?=['"](?:ctx|url)['"]\s*:|\}\s*,\s*\{\s*['"]type['"]|$)"""
 MAX_RETRY_AFTER_S = 600.0
 
 
@@ -27,29 +31,43 @@ class EndpointDown(UserError):
 
 @dataclass(frozen=True)
 class Rule:
-    """Applies to a response with one of `statuses` (all if empty) and a body that matches `pattern` (any if empty)."""
+    """Applies to a response by its status, and by a pattern in its message or among its codes.
+
+    `statuses`: all if empty. `pattern`: words of the message. `codes`: words of its code, type, status or reason, which
+    are more certain than a message. With neither the status decides alone.
+    """
 
     kind: Kind
     reason: str  # of the reject, or what is wrong, in words
     statuses: frozenset[int] = frozenset()
     pattern: str = ""
+    codes: str = ""
 
-    def applies(self, status: int, body: str) -> bool:
+    def applies(self, status: int, message: str, codes: str) -> bool:
         if self.statuses and status not in self.statuses:
             return False
-        return not self.pattern or re.search(self.pattern, body, re.IGNORECASE) is not None
+        if not self.pattern and not self.codes:
+            return True
+        return _has(self.codes, codes) or _has(self.pattern, message)
+
+
+def _has(pattern: str, text: str) -> bool:
+    return bool(pattern) and re.search(pattern, text, re.IGNORECASE) is not None
 
 
 NO_MODEL, NO_PATH = "it has no such model", "it has no such path"
 REFUSALS = frozenset({400, 403, 409, 413, 422})
-# The first that applies. The patterns are words of OpenAI, Azure, Anthropic, Google, OpenRouter, vLLM and SGLang.
+NO_QUOTA = r"insufficient_(quota|balance|credit|fund)|exceeded_current_quota|billing_|payment_required"
+# The first that applies. The words are those of OpenAI, Azure, Anthropic, Google, OpenRouter, vLLM, SGLang and TGI.
 RULES = (
+    # Many servers say "quota" of a limit for each minute: there only a code tells that nothing is left.
+    Rule("run", "no quota is left", frozenset({429}), codes=NO_QUOTA),
     Rule(
         "run",
         "no quota is left",
-        frozenset({400, 402, 403, 429}),
-        r"insufficient_quota|exceeded your current quota|billing_(hard_limit|not_active)|credit balance|"
-        r"insufficient (credit|balance|fund)|payment required",
+        frozenset({400, 403}),
+        r"exceeded your current quota|credit balance|insufficient (credit|balance|fund)|payment required",
+        NO_QUOTA,
     ),
     Rule("run", "no quota is left", frozenset({402})),
     Rule(
@@ -57,6 +75,7 @@ RULES = (
         "content_filter",
         REFUSALS | {451},
         r"content_?filter|content[_ ]policy|ResponsibleAIPolicy|moderation|flagged|safety (system|filter)",
+        r"content_?filter|content_policy|ResponsibleAIPolicy|moderation",
     ),
     Rule(
         "ask",
@@ -64,40 +83,74 @@ RULES = (
         REFUSALS,
         r"context_length|context (length|window|size)|maximum (input|model|context) (length|tokens)|max_model_len|"
         r"(prompt|input|request|messages?) (is|are) too (long|large)|too many (input )?tokens|longer than the model|"
-        r"reduce the length|string_above_max_length",
+        r"reduce the length|maximum number of tokens|must have less than \d+ tokens|tokens.{0,3}\+ .?max_new_tokens",
+        r"context_length|string_above_max_length|request_too_large",
     ),
     Rule("ask", "context_length", frozenset({413})),
     Rule("run", "the key is not accepted", frozenset({401})),
-    Rule("run", "the key is not accepted", frozenset({400, 403}), r"invalid_?\s?api_?\s?key|api key not valid"),
+    Rule(
+        "run",
+        "the key is not accepted",
+        frozenset({400, 403}),
+        r"invalid\s?api\s?key|api key not valid",
+        r"invalid_?api_?key|api_key_invalid|authentication_error|unauthenticated",
+    ),
+    Rule("run", "access is refused", frozenset({403}), codes=r"permission_(error|denied)|access_?denied"),
     Rule("run", "access is refused", frozenset({403})),
     Rule(
         "run",
         NO_MODEL,
         frozenset({400, 404, 422}),
-        r"model_not_found|(unknown|invalid|no such) model|model\W.{0,80}(not found|does not exist|not available)|"
-        r"not a valid model",
+        r"(unknown|invalid|no such) model|models?\W.{0,80}(not found|does not exist|not available)|"
+        r"not a valid model|^model: ",
+        r"model_not_found|modelnotfound|deploymentnotfound",
     ),
     Rule("run", NO_PATH, frozenset({404, 405, 410, 501})),
     Rule("ask", "engine_refused", REFUSALS),
     Rule("busy", "too many calls", frozenset({408, 425, 429})),
     Rule("busy", "overloaded", frozenset({503, 529})),
-    Rule("broken", "server error", frozenset(range(500, 600))),
+    Rule("broken", "server error", frozenset({424, *range(500, 600)})),  # 424: of TGI, for a failed generation
     Rule("run", "unexpected response"),
 )
+STATUSES_OF_ALL = frozenset({401, 402, 404, 405, 410, 501})  # what has one of these concerns every call
 
 # Words of a refused request that mean that the server lacks the parameter, not that its value is wrong.
-LACKING = r"unsupported|unrecognized|unknown|unexpected|not (supported|permitted|allowed)|extra (inputs|fields)|invalid"
+LACKING = (
+    r"unsupported|unrecognized|unknown|unexpected|not (supported|permitted|allowed)|extra (inputs|fields)|extra_forbid"
+)
+# The message speaks of a parameter, not of a text that has its name in it.
+NAMED = (
+    r"(parameters?|arguments?|fields?|keys?|property|properties|inputs?|name)\b[^.'\"`]{0,30}[ '\"`]NAME(?!\w)|"
+    r"(?<![\w. ])['\"`]?NAME['\"`]?(:| is| are)? ?(not |un|extra |cannot )|"
+    r"(un|not )support(ed)? (the )?['\"`]?NAME(?!\w)|body['\"]?(, ?|\.| -> )['\"]?NAME(?!\w)"
+)
+# Of these a server may allow fewer.
+COUNTS = ("top_logprobs", "logprobs")
+TOO_MANY = r"maximum|greater than|less than|<=|at most|between|exceed|allowed|range"
+OTHER_NAME = {"max_tokens": "max_completion_tokens"}  # a parameter that is renamed only where the message says so
 
 
 class Fault(Exception):
     """A call without an answer. `detail` is one line without secrets."""
 
     def __init__(
-        self, kind: Kind, reason: str, detail: str = "", retry_after_s: float = 0.0, parameter: str = ""
+        self,
+        kind: Kind,
+        reason: str,
+        detail: str = "",
+        retry_after_s: float = 0.0,
+        parameter: str = "",
+        is_certain: bool = True,
+        cost: float = 0.0,
     ) -> None:
+        """`is_certain`: whether a code or a status says so, not only the words of a message.
+
+        `cost`: money paid for the call, in the currency of the run.
+        """
         super().__init__(kind, reason, detail)
         self.kind, self.reason, self.detail = kind, reason, detail
         self.retry_after_s, self.parameter = retry_after_s, parameter
+        self.is_certain, self.cost = is_certain, cost
 
     @property
     def words(self) -> str:
@@ -111,30 +164,62 @@ class Fault(Exception):
     @property
     def weight(self) -> int:
         """How much it counts against a call: a lost time-out costs more than an error."""
-        return 0 if self.kind in ("busy", "run") else 2 if self.reason == "time-out" else 1
+        return 0 if self.kind == "busy" else 2 if self.reason == "time-out" else 1
 
 
 def response_fault(status: int, body: Any, headers: Mapping[str, str], parameters: tuple[str, ...] = ()) -> Fault:
     """The fault of a response with an error. `parameters`: those that a request can do without, or name otherwise."""
-    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, default=str)
-    detail = f"HTTP {status}: {message_of(body)}"
-    if status in (400, 422) and re.search(LACKING, text, re.IGNORECASE):
-        stated = _field(body, "param")
+    body = body[0] if isinstance(body, list) and body else body  # Google sends a list
+    message, codes, detail = message_text(body)[:MAX_MATCHED], _codes(body), f"HTTP {status}: {message_of(body)}"
+    rule = next(rule for rule in RULES if rule.applies(status, message, codes))
+    if status in (400, 422) and rule.reason not in ("content_filter", "context_length", "no quota is left"):
+        stated_name = _field(body, "param")
         for name in parameters:
-            if stated == name or (stated is None and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)):
+            if stated_name in (None, "", name) and _is_lacking(name, message, name == stated_name):
                 return Fault("parameter", "engine_refused", detail, parameter=name)
-    rule = next(rule for rule in RULES if rule.applies(status, text))
-    return Fault(rule.kind, rule.reason, detail, retry_after(headers))
+    wait_s = retry_after(headers)
+    if rule.reason == "no quota is left" and status == 429 and wait_s:
+        rule = Rule("busy", "too many calls")
+    is_certain = status in STATUSES_OF_ALL or _has(rule.codes, codes)
+    return Fault(rule.kind, rule.reason, detail, wait_s, is_certain=is_certain)
 
 
-def message_of(body: Any) -> str:
-    """The message of an error in one line, without secrets."""
+def _is_lacking(name: str, message: str, is_stated: bool) -> bool:
+    """Whether a message says that the server lacks a parameter, or allows less of it. `is_stated`: it is about it."""
+    if not is_stated and not _has(NAMED.replace("NAME", re.escape(name)), message):
+        return name in COUNTS and _has(r"\blogprobs?\b", message) and _has(r"greater than|max(imum)? allowed", message)
+    if name in COUNTS and _has(TOO_MANY, message):
+        return True
+    return _has(LACKING, message) and OTHER_NAME.get(name, "") in message
+
+
+def _codes(body: Any) -> str:
+    """What an error states beside its message, in one text."""
+    details = _field(body, "details")
+    inner = _field(body, "innererror")
+    places = [body, *(details if isinstance(details, list) else ()), inner]
+    names = ("code", "type", "status", "reason", "error_type")
+    return " ".join(str(value) for place in places for name in names if (value := _field(place, name)) is not None)
+
+
+def message_text(body: Any) -> str:
+    """The message of an error: what the server says, not what it quotes of the request."""
     message = _field(body, "message") or _field(body, "detail") or body
+    if isinstance(message, list):  # of FastAPI, one entry for each fault
+        message = [
+            {key: value for key, value in entry.items() if key not in QUOTES} if isinstance(entry, Mapping) else entry
+            for entry in message
+        ]
     text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False, default=str)
     if re.match(r"\s*(<!doctype|<html)", text, re.IGNORECASE):
         title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         text = f"an HTML page{f' ({title[1].strip()})' if title else ''}"
-    return clean_line(text)
+    return re.sub(QUOTED_INPUT, "", text, flags=re.DOTALL)
+
+
+def message_of(body: Any) -> str:
+    """The message of an error in one line, without secrets."""
+    return clean_line(message_text(body))
 
 
 def clean_line(text: str) -> str:

@@ -18,8 +18,10 @@ class Slot:
 
 
 class Limiter:
-    """One for all calls of a replica, on one event loop. `on_change` is called when the number of calls at once has
-    changed."""
+    """One for all calls of a replica, on one event loop.
+
+    `on_change` is called with (calls at once at most, calls in flight, calls that wait) whenever one of them changes.
+    """
 
     def __init__(
         self,
@@ -31,7 +33,7 @@ class Limiter:
         """`adapts`: whether the number of calls at once follows the server; else it is `most`."""
         self.concurrency = Concurrency(most, adapts)
         self.num_in_flight = 0
-        self.on_change: Callable[[int], None] = _nothing
+        self.on_change: Callable[[int, int, int], None] = _nothing
         self._calls = calls_window(requests_per_minute) if requests_per_minute else None
         self._tokens = RateWindow(tokens_per_minute) if tokens_per_minute else None
         self._waiting: deque[tuple[asyncio.Future[Slot], float]] = deque()
@@ -64,23 +66,24 @@ class Limiter:
 
     def answer(self, slot: Slot, amount: float) -> None:
         """Note an answer, before the call leaves. `amount`: its tokens."""
-        before = self.concurrency.limit
         self.concurrency.answer(amount, self.num_in_flight, _now())
-        self._changed(before)
 
     def overload(self, slot: Slot, retry_after_s: float = 0.0) -> None:
         """Note an error that means overload, before the call leaves. No call begins within `retry_after_s`."""
-        before = self.concurrency.limit
         self.concurrency.overload(slot.epoch, self.num_in_flight)
         if retry_after_s > 0:
             self._paused_until = max(self._paused_until, _now() + retry_after_s)
-        self._changed(before)
 
-    def _changed(self, before: int) -> None:
-        if self.concurrency.limit != before:
-            self.on_change(self.concurrency.limit)
+    def fault(self, slot: Slot) -> None:
+        """Note an error that need not mean overload, before the call leaves."""
+        self.concurrency.fault(slot.epoch, self.num_in_flight)
 
     def _start(self) -> None:
+        """Begin the calls that may begin, and tell the new numbers."""
+        self._begin()
+        self.on_change(self.concurrency.limit, self.num_in_flight, len(self._waiting))
+
+    def _begin(self) -> None:
         """Begin the calls that may begin; if only time holds the next back, come again."""
         while self._waiting and self.num_in_flight < self.concurrency.limit:
             future, tokens = self._waiting[0]
@@ -112,5 +115,5 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _nothing(_: int) -> None:
+def _nothing(*_: int) -> None:
     """Nobody needs to know."""

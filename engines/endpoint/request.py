@@ -55,7 +55,7 @@ class RequestWriter:
             self._sends_seed = False
             self.notes.append("it takes no seed: the same ask gets another answer each time")
             return True
-        if parameter == "max_tokens" and self._tokens_key == "max_tokens":
+        if parameter == "max_tokens" and self._tokens_key == "max_tokens" and self.spec.chat:
             self._tokens_key = "max_completion_tokens"
             return True
         if parameter in ("top_logprobs", "logprobs") and self._num_candidates > 5:

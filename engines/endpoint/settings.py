@@ -13,7 +13,23 @@ from gristmill.records.spec import PLACEMENT, nearest, placement
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")  # upper case only: most keys are not
 CALLS, BATCH_CALLS = 256, 10_000  # at once, unless the recipe says otherwise
-OWN_BODY = frozenset({"model", "messages", "prompt", "stream", "n", "seed", "tools", "tool_choice", "response_format"})
+# Keys of a request that extra_body must not have, and what to do in their place.
+ELSEWHERE = {
+    **dict.fromkeys(SAMPLING, "write it in sampling"),
+    "max_completion_tokens": "write max_tokens in sampling; it gets this name where the server wants it",
+    "model": "write it as the key model",
+    "messages": "the method writes the messages",
+    "prompt": "the method writes the prompt",
+    "stream": "answers are not streamed, leave it out",
+    "stream_options": "answers are not streamed, leave it out",
+    "n": "a call has one answer; a method asks for more by a key of its own",
+    "seed": "each call has the seed of its ask, leave it out",
+    "tools": "the method states its tools",
+    "tool_choice": "the method states its tools",
+    "response_format": "write json_schema, choice, regex or grammar",
+    "logprobs": "write logprobs = true",
+    "top_logprobs": "write logprobs = true",
+}
 
 
 @dataclass(frozen=True)
@@ -51,8 +67,8 @@ class EndpointSettings:
             if key not in SAMPLING:
                 raise ValueError(f"sampling: unknown key '{key}'{nearest(key, SAMPLING)}")
         for key in self.extra_body:
-            if key in OWN_BODY or key in self.sampling:
-                raise ValueError(f"extra_body.{key}: this part of a request has a key of its own in the recipe")
+            if key in ELSEWHERE:
+                raise ValueError(f"extra_body.{key}: {ELSEWHERE[key]}")
         for name in ("max_in_flight", "requests_per_minute", "tokens_per_minute"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
@@ -60,8 +76,8 @@ class EndpointSettings:
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be more than 0")
         for name in ("price_in", "price_cached", "price_out", "num_cpus"):
-            if (getattr(self, name) or 0.0) < 0:
-                raise ValueError(f"{name} must not be negative")
+            if not math.isfinite(getattr(self, name) or 0.0) or (getattr(self, name) or 0.0) < 0:
+                raise ValueError(f"{name} must be a number that is not negative")
 
     def _check_address(self) -> None:
         try:

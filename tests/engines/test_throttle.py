@@ -1,7 +1,7 @@
 """The throttle of an engine: its bound, its order and its counts."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -146,6 +146,40 @@ def test_an_engines_own_slots_decide() -> None:
     assert (throttle_of(Own(), None).num_slots, throttle_of(Own(), None).num_ahead) == (100, 13)
     assert (throttle_of(Own(), 7).num_slots, throttle_of(Own(), 7).num_ahead) == (7, 0)
     assert (throttle_of(None, None).num_slots, throttle_of(None, None).num_ahead) == (256, 0)
+
+
+def test_an_engine_that_limits_its_calls_gets_as_many_jobs_as_it_ever_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job may run a tool between its calls; the seconds are those of the calls."""
+    clock = [0.0]
+    monkeypatch.setattr("gristmill.engines.throttle.time.monotonic", lambda: clock[0])
+
+    class Limited:
+        num_slots, most_slots = 2, 10
+
+        def watch_slots(self, on_change: Callable[[int, int, int], None]) -> None:
+            self.note = on_change
+
+    async def run() -> Load:
+        engine, bench = Limited(), Bench(12)
+        throttle = throttle_of(engine, None)
+        lot = asyncio.ensure_future(throttle.gather(bench.jobs()))
+        await settle()
+        assert bench.running == 10
+        engine.note(2, 2, 8)
+        assert (throttle.load.num_slots, throttle.load.num_running, throttle.load.num_waiting) == (2, 2, 10)
+        clock[0] += 5.0  # both slots are busy
+        engine.note(4, 1, 0)  # the others run their tools
+        clock[0] += 3.0
+        for gate in bench.gates:
+            gate.set()
+        await lot
+        engine.note(4, 0, 0)
+        clock[0] += 1.0  # nothing to do
+        return throttle.load
+
+    load = asyncio.run(run())
+    assert (load.busy_s, load.slot_s, load.empty_s) == (2 * 5 + 3, 2 * 5 + 4 * 4, 1)
+    assert load.num_begun == 12
 
 
 @given(changes=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 3)), min_size=1, max_size=12))

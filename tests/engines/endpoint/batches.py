@@ -15,6 +15,7 @@ class BatchProxy(Proxy):
         super().__init__(**keys)
         self.is_automatic, self.refused = is_automatic, refused
         self.files: dict[str, bytes] = {}
+        self.prompts: dict[str, str] = {}  # by request id, for subclasses
         self.batches: dict[str, dict[str, Any]] = {}
         self.custom_ids: list[str] = []  # of all requests in all batches
 
@@ -47,7 +48,9 @@ class BatchProxy(Proxy):
         return name
 
     async def _content(self, request: web.Request) -> web.Response:
-        return web.Response(body=self.files[request.match_info["id"]], content_type="application/octet-stream")
+        if (content := self.files.get(request.match_info["id"])) is None:
+            return web.json_response({"error": {"message": "No such File object", "param": "id"}}, status=404)
+        return web.Response(body=content, content_type="application/octet-stream")
 
     async def _create(self, request: web.Request) -> web.Response:
         order = await request.json()

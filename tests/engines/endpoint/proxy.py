@@ -115,7 +115,7 @@ class Proxy:
         if body["model"] != MODEL and self.upstream is None:
             return web.json_response({"error": {"message": f"The model `{body['model']}` does not exist."}}, status=404)
         is_probe = not self.counts_probes and "What is the capital of France?" in json.dumps(body)
-        number = len(self.bodies)
+        number = -1 - len(self.probes) if is_probe else len(self.bodies)
         (self.probes if is_probe else self.bodies).append(body)
         self.headers.append(dict(request.headers))
         fault = None if is_probe else self.script(number, body)

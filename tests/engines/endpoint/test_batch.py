@@ -1,12 +1,14 @@
 """The Batch API: rounds of calls, refusals in a batch, and batches that outlive the process that sent them."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from gristmill.engines.contract import Reply
 from gristmill.engines.endpoint import batch
+from gristmill.engines.errors import AskRefused
 from gristmill.records.errors import UserError
 from tests.engines.endpoint.batches import BatchProxy
 from tests.engines.endpoint.proxy import Proxy
@@ -56,6 +58,52 @@ def test_a_request_that_fails_in_a_batch_is_sent_again() -> None:
         replies = ask(spec_of(server, **batch_keys()), [f"ask {number}" for number in range(5)])
     assert all(isinstance(reply, Reply) for reply in replies)
     assert len(server.custom_ids) == 7
+
+
+ODD_LINES = [b"[]", b"7", b"{", b'{"custom_id": 7}', b'{"response": {}}', b"\xff\xfe"]
+
+
+@pytest.mark.parametrize("odd", ODD_LINES)
+def test_an_odd_line_costs_a_call_and_the_run_goes_on(odd: bytes) -> None:
+    """The answer to the first request of the first batch is replaced."""
+
+    class Odd(BatchProxy):
+        def _store(self, content: bytes) -> str:
+            lines = content.splitlines()
+            if b'"response"' in content and len(self.batches) == 1:
+                lines[0] = odd
+            return super()._store(b"\n".join(lines))
+
+    with Odd() as server:
+        replies = ask(spec_of(server, **batch_keys()), [f"ask {number}" for number in range(3)])
+    assert [reply.text for reply in replies if isinstance(reply, Reply)] == [expected(f"ask {n}", n) for n in range(3)]
+    assert len(server.custom_ids) == 4
+
+
+@pytest.mark.parametrize("response", ["text", {"status_code": 200, "body": [1]}])
+def test_an_odd_response_in_a_batch_is_given_up_at_last(response: Any) -> None:
+    class Odd(BatchProxy):
+        def _store(self, content: bytes) -> str:
+            lines = [json.loads(line) for line in content.splitlines()]
+            for line in lines:
+                if "response" in line and "bad" in self.prompts[line["custom_id"]]:
+                    line["response"] = response
+                else:
+                    self.prompts[line["custom_id"]] = str(line.get("body"))
+            return super()._store(b"\n".join(json.dumps(line).encode() for line in lines))
+
+    with Odd() as server:
+        replies = ask(spec_of(server, **batch_keys()), ["good", "bad"])
+    assert [type(reply) for reply in replies] == [Reply, AskRefused]
+    assert len(server.batches) <= 12
+
+
+def test_old_batches_without_their_files_do_not_stop_a_run() -> None:
+    with BatchProxy() as server:
+        ask(spec_of(server, **batch_keys()), ["one"])
+        server.files.clear()
+        (reply,) = ask(spec_of(server, **batch_keys()), ["two"])
+    assert isinstance(reply, Reply)
 
 
 def test_a_batch_is_found_again() -> None:

@@ -10,6 +10,7 @@ import pytest
 from gristmill.engines.contract import FREE_TEXT, AnswerForm, Reply
 from gristmill.engines.endpoint.engine import EndpointEngine
 from gristmill.engines.endpoint.faults import EndpointDown
+from gristmill.engines.endpoint.repeats import Repeats
 from gristmill.engines.endpoint.spec import EndpointSpec
 from gristmill.engines.errors import AskRefused
 from gristmill.engines.user_turn import USER_TURN
@@ -20,6 +21,7 @@ from gristmill.records.spec import build
 from gristmill.testing.generators import check_generator
 from tests.engines.endpoint.proxy import FAULTS, KEY, MODEL, Proxy, answer_of
 
+OTHER_NAME = "max_completion_tokens"
 SAMPLING = {"max_tokens": 16, "temperature": 0.7}
 
 
@@ -156,7 +158,7 @@ def test_no_quota_stops_the_run_at_the_call() -> None:
 
 
 def test_a_server_that_stays_down_stops_the_run() -> None:
-    with Proxy(script=lambda number, body: "503" if number >= 5 else None) as server:
+    with Proxy(script=lambda number, body: "503" if number >= 6 else None, counts_probes=True) as server:
         replies = ask(spec_of(server, retry_s=0.5), [f"ask {number}" for number in range(12)])
     down = [reply for reply in replies if isinstance(reply, EndpointDown)]
     assert len(down) == 7
@@ -196,6 +198,127 @@ def test_an_ask_that_alone_fails_is_rejected_not_the_run() -> None:
     assert replies[7].reason == "endpoint_failed"
 
 
+@pytest.mark.parametrize("fault", ["500", "hang", (429, {"error": "slow down"})])
+def test_an_ask_that_fails_alone_is_rejected_where_the_server_answers_a_probe(fault: Any) -> None:
+    """No other ask is open: neither the run nor its resumes may stop for it."""
+    with Proxy(script=lambda number, body: fault) as server:
+        keys = {"timeout_s": 0.3, "retry_s": 1.0} if fault != "500" else {}
+        (refused,) = ask(spec_of(server, price_out=1e6, **keys), ["ask"])
+    assert isinstance(refused, AskRefused), refused
+    assert refused.reason == "endpoint_failed"
+    assert refused.cost >= 4.0  # of the probe
+    assert len(server.probes) >= 2  # one of the preflight
+
+
+REFUSALS_OF_ONE = [
+    (403, {"error": {"message": "Request blocked by WAF"}}),
+    (400, {"error": {"message": "This model does not support the language: it is not available"}}),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS_OF_ONE)
+def test_a_refusal_in_words_alone_concerns_its_ask_once_the_start_was_answered(refusal: Any) -> None:
+    with Proxy(script=lambda number, body: refusal if "bad" in str(body) else None) as server:
+        replies = ask(spec_of(server, max_in_flight=1), ["good", "bad", "good too"])
+        assert [type(reply) for reply in replies] == [Reply, AskRefused, Reply]
+        assert isinstance(replies[1], AskRefused) and replies[1].reason == "engine_refused"
+        stopped = ask(spec_of(server, max_in_flight=1), ["bad"] * 20)  # also where it comes first
+        assert isinstance(stopped[0], AskRefused)
+    assert any(isinstance(reply, EndpointDown) for reply in stopped)  # not for ever
+
+
+def test_a_refused_answer_is_paid() -> None:
+    def change(data: dict[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+        if "bad" in str(body):
+            data["choices"][0] |= {"message": {"content": None}, "finish_reason": "content_filter"}
+        if "worse" in str(body):
+            data["choices"][0]["message"] = {"content": None, "refusal": "no"}
+        return {**data, "usage": {"prompt_tokens": 100, "completion_tokens": 10}}
+
+    with Proxy(change=change) as server:
+        replies = ask(spec_of(server, price_in=1e6, price_out=1e6), ["bad", "worse"])
+    assert [(r.reason, r.cost) for r in replies if isinstance(r, AskRefused)] == [
+        ("content_filter", 110.0),
+        ("model_refused", 110.0),
+    ]
+
+
+def test_answers_of_no_use_are_paid_with_the_answer_that_follows() -> None:
+    def change(data: dict[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+        broken = {"choices": [{"message": {"content": 7}}]} if len(server.bodies) == 2 else {}
+        return {**data, "usage": {"prompt_tokens": 100, "completion_tokens": 10}, **broken}
+
+    with Proxy(script=lambda number, body: "repeat" if number == 3 else None, change=change) as server:
+        replies = ask(spec_of(server, price_in=1e6, price_out=1e6, max_in_flight=1), ["one", "two", "three"])
+    assert sum(reply.cost for reply in replies if isinstance(reply, Reply)) == 5 * 110.0
+
+
+def test_wrong_json_on_the_first_call_is_tried_again() -> None:
+    with Proxy(script=lambda number, body: "empty" if number < 2 else None, counts_probes=True) as server:
+        (reply,) = ask(spec_of(server), ["ask"])
+    assert isinstance(reply, Reply)
+    assert len(server.bodies) == 4
+
+
+def test_the_probe_leaves_a_least_length_out() -> None:
+    with Proxy() as server:
+        ask(spec_of(server), ["ask"], {**SAMPLING, "min_tokens": 9, "ignore_eos": True})
+    assert not {"min_tokens", "ignore_eos"} & set(server.probes[0])
+    assert server.bodies[0]["min_tokens"] == 9
+
+
+def test_a_model_that_needs_more_tokens_than_one_is_asked_a_whole_call() -> None:
+    class Thinker(Proxy):
+        async def _respond(self, request: Any, number: int, body: dict[str, Any], fault: Any) -> Any:
+            words = {"error": {"message": "Could not finish the message because max_tokens was reached."}}
+            return await super()._respond(request, number, body, (400, words) if body["max_tokens"] == 1 else fault)
+
+    with Thinker() as server:
+        (reply,) = ask(spec_of(server), ["ask"])
+    assert isinstance(reply, Reply)
+
+
+def test_half_a_surrogate_pair_concerns_its_ask() -> None:
+    with Proxy() as server:
+        replies = ask(spec_of(server), ["good", "bad \ud800"])
+    assert [type(reply) for reply in replies] == [Reply, AskRefused]
+
+
+def test_completions_keep_max_tokens() -> None:
+    words = f"Unsupported parameter: 'max_tokens' is not supported. Use '{OTHER_NAME}' instead."
+    fault = (400, {"error": {"message": words, "param": "max_tokens"}})
+    with Proxy(script=lambda number, body: fault if number == 0 else None) as server:
+        replies = ask(spec_of(server, chat=False, max_in_flight=1), ["one", "two"])
+    assert any(isinstance(reply, Reply) for reply in replies)
+    assert all("max_tokens" in body for body in server.bodies)
+
+
+# (id, content) of answers in their order, and which of them are repeats
+IDS = [
+    ([("a", 1), ("b", 2), ("c", 3), ("c", 3), ("c", 3), ("d", 4), ("a", 1)], [3, 4, 6]),
+    ([("7", 1), ("8", 2), ("7", 3), ("7", 4), ("8", 5)], []),  # drawn from a few
+    ([("0", 1), ("0", 2), ("0", 2), ("0", 2)], []),  # a constant
+    ([("0", 1), ("0", 1), ("0", 1), ("0", 1)], [1]),  # a constant, with equal answers
+    ([("a", 1), ("a", 1), ("a", 1), ("b", 2), ("b", 2), ("a", 1)], [1, 4, 5]),  # constant only until a second comes
+    ([("", 1), ("", 1), (None, 1), (None, 1)], []),
+]
+
+
+@pytest.mark.parametrize(("answers", "expected_repeats"), IDS)
+def test_repeats(answers: list[tuple[Any, int]], expected_repeats: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    repeats = Repeats()
+    are_repeats = [repeats.is_repeat({"id": name, "choices": content}) for name, content in answers]
+    assert [number for number, is_repeat in enumerate(are_repeats) if is_repeat] == expected_repeats
+    assert caplog.text.count("the same id") == (len({name for name, _ in answers[:3] if name}) == 1)
+
+
+def test_two_repeats_in_a_row_give_no_row_the_text_of_another() -> None:
+    prompts = [f"ask {number}" for number in range(8)]
+    with Proxy(script=lambda number, body: "repeat" if number in (2, 3, 4, 7) else None) as server:
+        replies = ask(spec_of(server, max_in_flight=1), prompts)
+    assert [r.text for r in replies if isinstance(r, Reply)] == [expected(p, n) for n, p in enumerate(prompts)]
+
+
 def test_a_server_with_constant_ids_is_believed() -> None:
     with Proxy(change=lambda data, body: {**data, "id": "0"}) as server:
         replies = ask(spec_of(server), [f"ask {number}" for number in range(9)])
@@ -204,7 +327,11 @@ def test_a_server_with_constant_ids_is_believed() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["Unrecognized request argument supplied: seed", "Unsupported parameter: 'max_tokens'"]
+    "message",
+    [
+        "Unrecognized request argument supplied: seed",
+        f"Unsupported parameter: 'max_tokens' is not supported with this model. Use '{OTHER_NAME}' instead.",
+    ],
 )
 def test_what_a_server_lacks_is_left_out_or_renamed(message: str) -> None:
     name = "seed" if "seed" in message else "max_tokens"
@@ -220,7 +347,7 @@ def test_what_a_server_lacks_is_left_out_or_renamed(message: str) -> None:
     assert all(isinstance(reply, Reply) for reply in replies)
     assert len(server.bodies) == 2  # the preflight has learned it
     assert all(name not in body for body in server.bodies)
-    assert ("max_completion_tokens" in server.bodies[0]) == (name == "max_tokens")
+    assert (OTHER_NAME in server.bodies[0]) == (name == "max_tokens")
     assert ("takes no seed" in str(notes)) == (name == "seed")
 
 

@@ -1,6 +1,7 @@
 """Laws of the limits: never more calls at once, calls a minute or tokens a minute than allowed, in any minute."""
 
 import asyncio
+import heapq
 import itertools
 import random
 import selectors
@@ -173,3 +174,65 @@ def test_an_overload_counts_once_for_the_calls_that_it_hit() -> None:
     for _ in itertools.repeat(None, 40):
         concurrency.overload(concurrency.epoch, concurrency.limit)
     assert concurrency.limit == 1
+
+
+def simulated(
+    most: int = 256,
+    num_answers: int = 8_000,
+    error_share: float = 0.0,
+    overload_share: float = 0.0,
+    capacity: int = 10**6,
+    refuses_from_s: float = 1e9,
+    refuses_until_s: float = 1e9,
+) -> tuple[float, int, int]:
+    """(mean number of calls at once, number at the end, refused calls) of a server that answers in half a second.
+
+    It fails at random, and refuses calls beyond its capacity and all calls between two times.
+    """
+    rng, concurrency, now = random.Random(3), Concurrency(most), 0.0
+    calls: list[tuple[float, int, int, str]] = []
+    numbers: list[int] = []
+    num_calls = num_answered = num_refused = 0
+    while num_answered < num_answers:
+        while len(calls) < concurrency.limit:
+            num_calls += 1
+            is_refused = len(calls) >= capacity or refuses_from_s <= now < refuses_until_s
+            is_refused = is_refused or rng.random() < overload_share
+            kind = "overload" if is_refused else "fault" if rng.random() < error_share else "answer"
+            seconds = rng.uniform(0.4, 0.6) if kind == "answer" else 0.05
+            heapq.heappush(calls, (now + seconds, num_calls, concurrency.epoch, kind))
+        now, _, epoch, kind = heapq.heappop(calls)
+        if kind == "answer":
+            num_answered += 1
+            concurrency.answer(1.0, len(calls) + 1, now)
+            numbers.append(concurrency.limit)
+        elif kind == "overload":
+            num_refused += 1
+            concurrency.overload(epoch, len(calls) + 1)
+        else:
+            concurrency.fault(epoch, len(calls) + 1)
+    return sum(numbers) / len(numbers), concurrency.limit, num_refused
+
+
+@pytest.mark.parametrize("error_share", [0.0, 0.005, 0.03])
+def test_a_few_errors_are_no_overload(error_share: float) -> None:
+    assert simulated(error_share=error_share)[0] >= 0.9 * 256
+
+
+def test_many_errors_are_an_overload() -> None:
+    assert simulated(error_share=0.3, num_answers=2_000)[1] < 64
+
+
+def test_rare_overloads_leave_most_of_the_number() -> None:
+    assert simulated(overload_share=0.001)[0] >= 0.7 * 256
+
+
+@pytest.mark.parametrize("capacity", [4, 32, 200])
+def test_a_server_that_refuses_calls_beyond_its_capacity_is_filled(capacity: int) -> None:
+    mean, _, num_refused = simulated(capacity=capacity, num_answers=40 * capacity + 2_000)
+    assert 0.75 * capacity <= mean <= 1.15 * capacity + 2
+    assert num_refused <= 0.2 * (40 * capacity + 2_000)
+
+
+def test_the_number_is_back_soon_after_an_outage() -> None:
+    assert simulated(refuses_from_s=5.0, refuses_until_s=8.0)[1] >= 200

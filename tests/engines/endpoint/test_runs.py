@@ -118,7 +118,7 @@ def test_a_server_that_stays_down_stops_the_run_and_the_same_command_resumes(tmp
     def script(number: int, body: Any) -> str | None:
         return "503" if is_down[0] and number >= 100 else None
 
-    with Proxy(script=script, latency_s=lambda _: 0.02, key=key) as server:
+    with Proxy(script=script, latency_s=lambda _: 0.02, key=key, counts_probes=True) as server:
         recipe = recipe_of(tmp_path, server, retry_s=1.0)
         done = gristmill("produce", recipe, "--out", str(out))
         assert done.returncode == 2

@@ -1,6 +1,7 @@
 """The keys of an endpoint: what is refused, what is identity, and that nothing heavy is imported."""
 
 import dataclasses
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from gristmill.engines.endpoint.spec import EndpointSpec
+from gristmill.engines.served import SAMPLING
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.records.errors import UserError
@@ -34,11 +36,15 @@ REFUSED = [
     ({"headers_env": {"Authorization": "Bearer abcdefgh12345678"}}, "name of an environment variable"),
     ({"extra_body": {"api_key": "abcdefgh12345678"}}, "extra_body holds a key"),
     ({"extra_body": {"headers": {"x": "sk-proj-abcdefghijklmnop1234567890"}}}, "extra_body holds a key"),
-    ({"extra_body": {"messages": []}}, "a key of its own in the recipe"),
+    ({"extra_body": {"messages": []}}, "extra_body.messages: the method writes the messages"),
+    ({"extra_body": {"model": "x"}}, "extra_body.model: write it as the key model"),
+    ({"extra_body": {"max_completion_tokens": 9}}, "write max_tokens in sampling"),
+    *(({"extra_body": {key: 1}}, f"extra_body.{key}: write it in sampling") for key in sorted(SAMPLING)),
+    *(({"extra_body": {key: 1}}, f"extra_body.{key}: ") for key in ("prompt", "stream", "n", "seed", "logprobs")),
     ({"sampling": {"temprature": 1.0}}, "did you mean 'temperature'"),
     ({"max_in_flight": 0}, "max_in_flight must be at least 1"),
     ({"timeout_s": 0.0}, "timeout_s must be more than 0"),
-    ({"price_in": -1.0}, "price_in must not be negative"),
+    ({"price_in": -1.0}, "price_in must be a number that is not negative"),
     ({"choice": ["a"], "regex": "b"}, "an answer has one structure"),
 ]
 
@@ -49,6 +55,12 @@ def test_wrong_keys_are_refused_without_their_values(keys: dict[str, Any], messa
         compile_recipe(recipe(keys))
     for secret in ("hunter2", "0123456789abcdef", "abcdefgh", "ABCDEFGH"):
         assert secret not in str(raised.value)
+
+
+@pytest.mark.parametrize("keys", [{"price_cached": math.nan}, {"price_in": math.nan}, {"num_cpus": math.inf}])
+def test_prices_are_finite(keys: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be a number that is not negative"):
+        EndpointSpec(**ENDPOINT, **keys)  # type: ignore[arg-type]
 
 
 def test_places_prices_and_limits_are_no_identity() -> None:
@@ -112,42 +124,54 @@ def test_a_key_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 SCRIPT = """
-import asyncio, sys
+import asyncio, sys, time
+
+HEAVY = {"torch", "vllm", "transformers", "pandas", "scipy", "numba"}
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "vllm", "transformers", "numba.cuda"):
-            raise ImportError(name + " is blocked")
+        if name.partition(".")[0] in HEAVY:
+            raise ModuleNotFoundError(name + " is blocked")
 
 sys.meta_path.insert(0, Blocked())
+began_s = time.process_time()
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
+from gristmill.records.lots import asks
 
 tables = ("generator", "stages.3.endpoint")
 settings = [f"{table}.{key}={value}" for table in tables for key, value in (("base_url", "%s"), ("model", "%s"))]
 compiled = compile_recipe(load("recipes/endpoint.toml", settings))
 compiled.check()
+imported_s = time.process_time()
 
 async def make():
     generator, judge = compiled.generator, compiled.stages[3]
     generator.open()
     judge.open()
-    replies = [await part._engine.chat("hello", {"max_tokens": 5}, 1) for part in (generator, judge)]
+    opened_s = time.process_time()
+    rows = await generator.make(asks(compiled.plan, compiled.source, 0).slice(0, 4))
+    judged = await judge.run_pooled(rows)
     generator.close()
     judge.close()
-    return [reply.text for reply in replies]
+    await asyncio.sleep(0.01)
+    return rows.column("text").null_count, judged.num_rows, opened_s
 
-print(asyncio.run(make()))
-assert not {"torch", "vllm", "transformers"} & set(sys.modules)
+num_null, num_rows, opened_s = asyncio.run(make())
+assert (num_null, num_rows) == (0, 4)
+print(f"{imported_s - began_s:.2f} {opened_s - imported_s:.2f}")
 """
 
 
-def test_neither_torch_nor_vllm_is_needed() -> None:
+def test_the_engine_needs_no_heavy_package_and_opens_quickly() -> None:
+    """In CPU seconds, since the machine may be busy: a pool of endpoints is ready within a second of Ray's start."""
     with Proxy() as server:
         script = SCRIPT % (server.url, MODEL)
         done = subprocess.run(
             [sys.executable, "-c", script], cwd=Path(__file__).parents[3], capture_output=True, text=True
         )
     assert done.returncode == 0, done.stderr
-    assert len(server.bodies) == 2
+    assert len(server.bodies) == 8  # an answer and a judgement of each row
+    imported_s, opened_s = map(float, done.stdout.split())
+    assert opened_s < 1.0 and imported_s < 10.0
     assert KEY not in done.stdout
