@@ -53,6 +53,7 @@ def pack_run(
     manifest = finished_manifest(store)
     lots = _listed(store, manifest, console)
     totals = ledger.totals(store, manifest, lots)
+    manifest.recount(totals)
     if not totals.kept:
         raise UserError(f"{store.uri}: the run kept no row, so there is nothing to pack")
     rows_schema = read_footer(store, shard_name(KEPT, 0)).schema.to_arrow_schema().remove_metadata()
