@@ -186,7 +186,8 @@ def service_of(part: Generator | Stage) -> Any:
 
 def check_cost(recipe: Recipe, generator: Generator, stages: Sequence[Stage]) -> None:
     """Refuse a limit on the cost of a run without any price: it would never end."""
-    if recipe.limits.cost is None or recipe.cluster.price_per_device_hour is not None:
+    tables = [recipe.cluster, *recipe.cluster.pools.values()]
+    if recipe.limits.cost is None or any(table.price_per_device_hour is not None for table in tables):
         return
     parts: list[Generator | Stage] = [*generator.parts, *stages]
     if not any(map(has_price, parts)):

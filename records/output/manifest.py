@@ -123,12 +123,12 @@ class Manifest:
         if pools := self._spent_by_pool():
             self.cost["pools"] = pools
         if paid := self.spent("paid"):
-            self.cost["paid"] = round(paid, 6)
+            self.cost["paid"] = round(paid, 9)
         if cost or price_per_device_hour is not None:
             self.cost |= {
                 "price_per_device_hour": price_per_device_hour,
                 "currency": currency,
-                "cost": round(cost, 6),
+                "cost": round(cost, 9),
                 "per_kept_row": cost / totals.kept if totals.kept else None,
                 "per_1000_kept_tokens": 1000 * cost / totals.kept_tokens if totals.kept_tokens else None,
             }

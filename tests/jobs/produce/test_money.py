@@ -4,10 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gristmill.jobs.cli import main
+from gristmill.jobs.release.mixture.parts import open_part
+from gristmill.jobs.release.mixture.spec import PartSpec
+from gristmill.jobs.terminal.console import open_console
+from gristmill.jobs.terminal.tables import cost_table
 from gristmill.records.exit_codes import CANNOT, DONE
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.summary import Summary
+from gristmill.records.schema import cost_field, release_columns
 from tests.outputs import commit_lots
 from tests.paid import PRICE
 from tests.recipes import write
@@ -74,3 +83,31 @@ def test_a_killed_run_with_kept_answers_is_read_by_every_verb(
     path.write_text(json.dumps({**json.loads(path.read_text()), "state": "budget", "ended": "cost"}))
     assert main(pack) == DONE
     assert sorted(path.name for path in (tmp_path / "out" / "answers").iterdir()) == names  # readers change nothing
+
+
+@pytest.mark.parametrize(
+    ("price", "words"), [(0.000012, "0.0000120 EUR"), (1.5e-7, "0.000000150 EUR"), (2.5, "2.50 EUR")]
+)
+def test_money_is_shown_to_three_digits_however_little_it_is(
+    price: float, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Manifest("f" * 32, {"cluster": {"currency": "EUR"}}, {}, starts=[{}])
+    run.recount(Summary(num_lots=1, asks=1, kept=1, kept_tokens=1000, paid=price))
+    assert run.cost["cost"] == run.cost["paid"] == run.cost["per_kept_row"] == run.cost["per_1000_kept_tokens"] == price
+    open_console().print(cost_table(run.totals, [], run.cost))
+    assert " ".join(capsys.readouterr().out.split()).count(words) == 4
+
+
+def test_a_release_has_the_reasoning_of_its_rows_and_not_their_cost(tmp_path: Path) -> None:
+    """What a row has cost is in the currency of its run; a column `cost` of the source is a column as any other."""
+    names = ["id", "text", "reasoning", "tokens_reasoning"]
+    paid = pa.schema([*(pa.field(n, pa.string()) for n in [*names, "minhash", "reject"]), cost_field("judge_cost")])
+    assert release_columns(paid.append(cost_field("cost"))) == names
+    assert release_columns(paid.append(pa.field("cost", pa.float64()))) == [*names, "cost"]
+    out = str(tmp_path / "out")
+    commit_lots(recipe(tmp_path), out, NUM_LOTS)
+    path = tmp_path / "out" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "state": "complete"}))
+    assert "cost" in pq.read_schema(tmp_path / "out" / "kept" / "part-00000000.parquet").names
+    part = open_part(PartSpec(uri=out))
+    assert part.schema is not None and "text" in part.schema.names and "cost" not in part.schema.names
