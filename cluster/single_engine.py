@@ -4,7 +4,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import remove_placement_group
 
 from gristmill.cluster.errors import one_line
-from gristmill.cluster.inputs import open_unchanged
+from gristmill.cluster.inputs import open_unchanged, secrets_of
 from gristmill.cluster.pools.replica import Worker, placement_options
 from gristmill.records.errors import UserError
 
@@ -38,11 +38,11 @@ class EngineProcess:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
 
-    async def open(self) -> Any:
-        """Start the engine. Raises TrialFailed."""
+    async def open(self, secrets: Mapping[str, str]) -> Any:
+        """Start the engine. Raises TrialFailed. `secrets`: see `open_unchanged`."""
         with captured() as text:
             try:
-                open_unchanged(self.worker)
+                open_unchanged(self.worker, secrets)
             except UserError as error:
                 raise TrialFailed(str(error)) from None
             except Exception as error:  # noqa: BLE001 - whatever an engine raises at its start is the result
@@ -86,7 +86,7 @@ class SingleEngine:
     def open(self, limit_s: float) -> Any:
         """Start the engine. Raises TrialFailed when it does not start within `limit_s` seconds."""
         self._is_starting = True
-        return self.wait(self._actor.open.remote(), limit_s, "starting")
+        return self.wait(self._actor.open.remote(secrets_of(self.worker.needs)), limit_s, "starting")
 
     def make(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """`batch` as the worker fills it. Raises TrialFailed when the engine dies."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import ray
@@ -55,8 +55,8 @@ class TrialProcess(EngineProcess):
 
     worker: TimedTeacher
 
-    async def open(self) -> EngineSizes:
-        await super().open()
+    async def open(self, secrets: Mapping[str, str]) -> EngineSizes:
+        await super().open(secrets)
         assert self.worker.timed is not None
         return sizes_of(self.worker.timed.engine)
 

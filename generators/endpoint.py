@@ -14,9 +14,15 @@ from gristmill.records.errors import UserError
 class EndpointTeacherSpec(EndpointSpec, FormSpec):
     """Settings of `endpoint`: the model, its address, limits and prices, and the form of its answers."""
 
+    name: str | None = None  # Value of the `model` column; unset: the last part of `model`.
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.form  # noqa: B018 - raises for two structures
+
+    @property
+    def short_name(self) -> str:
+        return self.name or super().short_name
 
 
 class Endpoint(Teacher):
@@ -26,6 +32,9 @@ class Endpoint(Teacher):
     revision = 1
     Spec = EndpointTeacherSpec
     spec: Any
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "model_column": self.model}
 
     def check(self) -> None:
         if self.program.writes_user:

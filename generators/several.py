@@ -200,12 +200,12 @@ def union(payloads: Mapping[str, Sequence[pa.Field]]) -> list[pa.Field]:
     fields: dict[str, tuple[pa.Field, str]] = {}
     for name, payload in payloads.items():
         for field in payload:
-            known, first = fields.setdefault(field.name, (field.with_nullable(True), name))
-            if {known.type, field.type} == TURN_TYPES:
+            column, first = fields.setdefault(field.name, (field.with_nullable(True), name))
+            if {column.type, field.type} == TURN_TYPES:
                 fields[field.name] = (turns_field(has_reasoning=True), first)
-            elif known.type != field.type:
+            elif column.type != field.type:
                 raise UserError(
-                    f"generators: '{first}' makes the column '{field.name}' as {known.type}, and '{name}' as "
+                    f"generators: '{first}' makes the column '{field.name}' as {column.type}, and '{name}' as "
                     f"{field.type}; rows of one run have one type for a column"
                 )
     return [field for field, _ in fields.values()]

@@ -88,6 +88,15 @@ def cost_columns(schema: pa.Schema) -> list[str]:
     return [f.name for f in schema if f.metadata and PAID.items() <= f.metadata.items() and f.type == pa.float64()]
 
 
+def release_columns(schema: pa.Schema) -> list[str]:
+    """Names of the columns of a run that its release has: all but `reject`, inner columns and money.
+
+    What a row has cost is in the currency of its run, and of use there; the card states the sum.
+    """
+    inner = INNER_COLUMNS.union(cost_columns(schema), [REJECT.name])
+    return [name for name in schema.names if name not in inner]
+
+
 def has_reasoning(names: Sequence[str]) -> bool:
     """Whether the column `reasoning` among `names` holds what a model thought, and not a value of the source."""
     return REASONING.name in names and TOKENS_REASONING.name in names

@@ -22,6 +22,7 @@ from gristmill.records.lots import Plan, ask_batch, source_lot
 from gristmill.records.output import answers
 from gristmill.records.output.answers import AnswerFolder
 from gristmill.records.readers.sources import SourceSpec, open_source
+from gristmill.records.spec import placement
 from gristmill.records.stores.local import LocalStore
 
 PRICE = 0.25  # of a call: sums of it are exact
@@ -39,6 +40,7 @@ class PaidSpec:
     flush_s: float = 0.3
     price_out: float = 1.0
     refuse: str = ""  # prompts with this text are refused, for money
+    name: str | None = placement(None)  # value of the `model` column
 
     @property
     def log(self) -> Path:
@@ -83,6 +85,10 @@ class Paid(TextGenerator):
 
     def __init__(self, spec: PaidSpec, method: Method) -> None:
         super().__init__(spec, method)
+
+    @property
+    def model(self) -> str | None:
+        return self.spec.name
 
     @property
     def needs(self) -> Needs:

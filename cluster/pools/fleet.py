@@ -7,10 +7,11 @@ from typing import Any
 import ray
 from ray.util.placement_group import remove_placement_group
 
+from gristmill.cluster.inputs import secrets_of
 from gristmill.cluster.pools.feeder import Feeder
 from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.meters import DeviceMeter
-from gristmill.cluster.pools.replica import Replica, Worker, placement_options, secrets_of
+from gristmill.cluster.pools.replica import Replica, Worker, placement_options
 from gristmill.cluster.pools.warm import take_over
 from gristmill.cluster.room.nodes import alive_among, draining_nodes
 from gristmill.engines.needs import Needs

@@ -1,7 +1,6 @@
 """The actor that holds one engine, and the options that place it."""
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -108,9 +107,8 @@ class Replica:
         return ray.get_runtime_context().get_node_id()
 
     async def open(self, secrets: Mapping[str, str]) -> dict[str, Any]:
-        """Open the engine; returns its facts. `secrets` become part of the environment of this process."""
-        os.environ.update(secrets)
-        open_unchanged(self.worker)
+        """Open the engine; returns its facts. `secrets`: see `open_unchanged`."""
+        open_unchanged(self.worker, secrets)
         return await self.worker.facts()
 
     async def adopt(self, worker: Worker, secrets: Mapping[str, str]) -> dict[str, Any]:
@@ -154,15 +152,6 @@ class Replica:
 
     async def close(self) -> None:
         self.worker.close()
-
-
-def secrets_of(needs: Needs) -> dict[str, str]:
-    """The secrets of a replica by the name of their variable, from the environment of this process.
-
-    They travel with the call that opens the engine. Ray lists the environment of a job or an actor on its dashboard and
-    in its logs, but not the arguments of calls.
-    """
-    return {name: os.environ[name] for name in needs.variables if name in os.environ}
 
 
 def placement_options(needs: Needs) -> tuple[dict[str, Any], PlacementGroup | None]:

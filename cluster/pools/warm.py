@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import ray
 from ray.util.placement_group import remove_placement_group
 
+from gristmill.cluster.inputs import secrets_of
 from gristmill.cluster.pools.member import Member
-from gristmill.cluster.pools.replica import Worker, secrets_of
+from gristmill.cluster.pools.replica import Worker
 from gristmill.engines.needs import Needs
 
 CLOSE_TIMEOUT_S = 20.0

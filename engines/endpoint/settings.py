@@ -38,7 +38,6 @@ class EndpointSettings:
 
     base_url: str = field(metadata={PLACEMENT: True})  # Address with the version, e.g. http://host:8000/v1.
     model: str  # Name of the model at the endpoint.
-    name: str | None = None  # Value of the `model` column; unset: the last part of `model`.
     api_key_env: str | None = placement(None)  # Environment variable that holds the key; unset: no key is sent.
     # Further secret headers: the name of each header and the environment variable that holds its value.
     headers_env: dict[str, str] = field(default_factory=dict, metadata={PLACEMENT: True})
@@ -110,7 +109,7 @@ class EndpointSettings:
 
     @property
     def short_name(self) -> str:
-        return self.name or self.model.rstrip("/").rpartition("/")[2]
+        return self.model.rstrip("/").rpartition("/")[2]
 
     @property
     def words(self) -> str:

@@ -133,7 +133,7 @@ def _drive(job: Coroutine[Any, Any, GeneratedRow]) -> GeneratedRow:
     try:
         job.send(None)
     except StopIteration as done:
-        made: GeneratedRow = done.value
-        return made
+        row: GeneratedRow = done.value
+        return row
     job.close()
     raise RuntimeError("a synchronous engine waited")

@@ -44,19 +44,19 @@ class ClosingAudit:
 
     def lot(self, lot: int, closing: Closing, num_kept: int) -> None:
         """A lot with so many kept rows."""
-        name, stated = shard_name(KEPT, lot), closing.closed_at
+        name, number = shard_name(KEPT, lot), closing.closed_at
         if self.closing_lot is not None:
             self.errors.append(f"{name} follows {shard_name(KEPT, self.closing_lot)}, which closes the output")
         before, self.num_kept = self.num_kept, self.num_kept + num_kept
-        if stated is None:
+        if number is None:
             if closing.first_surplus >= 0:
                 row = closing.first_surplus
                 self.errors.append(f"lot {lot}: row {row} is {SURPLUS}, but its footer closes no output")
             return
-        self.closing_lot, self.closed_at = lot, stated
-        if not before < stated == self.num_kept:
+        self.closing_lot, self.closed_at = lot, number
+        if not before < number == self.num_kept:
             self.errors.append(
-                f"{name}: its footer closes the output at {stated} rows, the shards hold {self.num_kept}"
+                f"{name}: its footer closes the output at {number} rows, the shards hold {self.num_kept}"
             )
         if 0 <= closing.first_surplus < closing.last_kept:
             self.errors.append(
@@ -71,10 +71,11 @@ class ClosingAudit:
     def close(self, is_over: bool) -> list[str]:
         """The errors. `is_over`: whether the run has ended with its limits."""
         limits = self.run.recipe.get("limits") or {}
-        if is_over and self.run.closed_at != self.closed_at:
-            self.errors.append(
-                f"{NAME} says closed_at = {self.run.closed_at}, the footer of the last lot says {self.closed_at}"
-            )
+        # Without a footer that closes it, an output is closed by its manifest: it held the number when that was set.
+        number = self.num_kept if self.closed_at is None and self.run.closed_at is not None else self.closed_at
+        if is_over and self.run.closed_at != number:
+            by = "the shards hold" if self.closed_at is None else "the footer of the last lot says"
+            self.errors.append(f"{NAME} says closed_at = {self.run.closed_at}, {by} {number}")
         if self.run.state == "complete" and limits.get("exact") and self.num_kept != limits.get("kept_rows"):
             self.errors.append(
                 f"{NAME} says limits.exact with kept_rows = {limits.get('kept_rows')}, the shards hold {self.num_kept}"

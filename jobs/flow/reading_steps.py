@@ -22,7 +22,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.masking.masks import covered
 from gristmill.records.output.manifest import load as read_manifest
-from gristmill.records.schema import INNER_COLUMNS, REJECT
+from gristmill.records.schema import INNER_COLUMNS, REJECT, release_columns
 from gristmill.records.spec import literals, nearest, plain
 from gristmill.records.stores.opening import open_store
 
@@ -94,7 +94,7 @@ class PackStep(ReadingStep):
         before = self.before(link) if link else None
         if isinstance(before, ProduceStep) and before.compiled:
             schema = before.compiled.schema.remove_metadata()
-            find_format(self._format, pa.schema([f for f in schema if f.name not in {*INNER_COLUMNS, REJECT.name}]))
+            find_format(self._format, pa.schema([schema.field(name) for name in release_columns(schema)]))
 
     def _check_mixture(self) -> None:
         assert self.tables is not None

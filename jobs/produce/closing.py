@@ -1,7 +1,8 @@
 """An output with `limits.exact` is closed once it holds its number of rows: its last lot has dropped the rows after.
 
 The lots before the last do not depend on the number, so it may be changed until then. The footer of the last lot states
-it, and the manifest repeats it.
+it, and the manifest repeats it. Where the last lot was committed under other limits and the output holds exactly the
+number that is set later, no row is left to drop: the manifest alone states it then.
 """
 
 from gristmill.cluster.spec import Limits
@@ -23,9 +24,9 @@ def closed_at(store: Store, num_lots: int) -> int | None:
 def check_closed(limits: Limits, closed_rows: int | None, totals: Summary, uri: str) -> None:
     """Raise UserError for limits that the committed rows of an output cannot meet. `closed_rows`: see `closed_at`."""
     if closed_rows is not None and limits.exact_rows != closed_rows:
-        stated = f"limits.kept_rows = {limits.kept_rows}" if limits.exact else "no limits.exact"
+        words = f"limits.kept_rows = {limits.kept_rows}" if limits.exact else "no limits.exact"
         raise UserError(
-            f"{uri} is closed at exactly {closed_rows:,} rows, and the recipe has {stated}: set limits.exact = true "
+            f"{uri} is closed at exactly {closed_rows:,} rows, and the recipe has {words}: set limits.exact = true "
             f"and limits.kept_rows = {closed_rows}, or choose another --out"
         )
     if limits.exact_rows is not None and totals.kept > limits.exact_rows:

@@ -9,7 +9,7 @@ from gristmill.jobs.produce.closing import check_closed, closed_at, unreached
 from gristmill.jobs.produce.drive import drive, end_state
 from gristmill.jobs.produce.existing import existing_of, prepare
 from gristmill.jobs.produce.forecast import forecast, forecast_table, plan_table
-from gristmill.jobs.produce.inputs import pin_source
+from gristmill.jobs.produce.inputs import check_model, pin_source
 from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.recipes.toml_file import TomlSource
@@ -110,7 +110,10 @@ def run(compiled: CompiledRecipe, output: Output, console: SafeConsole | None = 
                 reason = f"its kept texts are alike: {likeness(totals.templates)}"
             logger.info(f"{store.uri}: {reason}")
             # A driver that was killed may not have written them.
-            manifest.totals, manifest.state = totals, end_state(compiled, totals, spent)
+            manifest.state = end_state(compiled, totals, spent)
+            manifest.recount(totals)
+            if totals.kept == compiled.recipe.limits.exact_rows:
+                manifest.closed_at = totals.kept
             manifest.save(store)
             if compiled.paid_parts and manifest.state == "complete":
                 answers.delete(store)
@@ -164,8 +167,11 @@ def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, 
     pin_source(manifest, compiled.source)
     strangers: list[str] = []
     totals = ledger.totals(store, manifest, ledger.committed(store, manifest, strangers))
-    manifest.closed_at = closed_at(store, totals.num_lots)  # a driver that was killed may not have written it
+    # A driver that was killed may not have written it.
+    manifest.closed_at = closed_at(store, totals.num_lots) or manifest.closed_at
     check_closed(compiled.recipe.limits, manifest.closed_at, totals, store.uri)
+    if totals.num_lots:
+        check_model(store, compiled.plan, hasattr(compiled.generator.spec, "name"))
     full = totals.num_lots * compiled.plan.lot_size
     if totals.asks != full and not _is_done(compiled, totals):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Whether the source of a run is the same at each start, and while the run goes on.
+"""Whether the source of a run and the name of its model are the same at each start, and the source while it goes on.
 
 The fingerprint covers the content of the source, but of a Parquet file only its size and both ends. So the manifest
 records under `inputs.source` the version of all files and the digest of every byte. A start compares the version, which
@@ -12,10 +12,14 @@ from dataclasses import asdict
 
 from gristmill.records.committed import CommittedRows
 from gristmill.records.errors import InputChanged, UserError
+from gristmill.records.lots import Plan
 from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shard_names import KEPT, shard_name
+from gristmill.records.output.shard_reading import read_meta, read_shard
 from gristmill.records.pins import REMEDY
 from gristmill.records.readers.sources import Source
 from gristmill.records.readers.upstreams import upstreams_of
+from gristmill.records.stores.contract import Store
 
 logger = logging.getLogger(__name__)
 
@@ -78,3 +82,22 @@ class SourceWatch:
             self.source.check()
         except UserError as error:
             logger.warning(f"{error}. The rows of this run are made of the source as it was")
+
+
+def check_model(store: Store, plan: Plan, uses_name: bool) -> None:
+    """Raise UserError where committed rows have another value in the column `model` than new rows would get.
+
+    The content of a model is identity, its name is not for every kind. `uses_name`: whether the recipe may set it.
+    Call it for an output with a committed lot.
+    """
+    if plan.division is not None:
+        return  # the names of several generators are identity
+    names = [shard_name(KEPT, 0), read_meta(store, 0)["rejected"]]
+    tables = (read_shard(store, name, ["model"]) for name in names if name)
+    before = next((table.column("model")[0].as_py() for table in tables if table.num_rows), plan.model)
+    if before != plan.model:
+        way = f'set generator.name = "{before}", or ' if uses_name and before else ""
+        raise UserError(
+            f"{store.uri}: its rows have model = {before!r}, and rows of this recipe would have {plan.model!r}: {way}"
+            f"choose another --out"
+        )

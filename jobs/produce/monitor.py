@@ -150,7 +150,7 @@ class Monitor:
     def save(self) -> None:
         """Put the manifest and the events into the store, unless another driver has taken it."""
         self.lease.check()
-        start, progress, spec = self.manifest.starts[-1], self._last, self.compiled.recipe.cluster
+        start, progress = self.manifest.starts[-1], self._last
         start["wall_s"] = round(time.monotonic() - self.started, 1)
         if progress:
             start["stage_s"] = {k: round(v, 2) for k, v in progress.busy_s.items()}
@@ -173,9 +173,7 @@ class Monitor:
             if number > self._errors.get(kind, 0):
                 self.events.note("storage", kind=kind, num=number - self._errors.get(kind, 0))
         self._errors = dict(self.store.errors)
-        self.manifest.totals = self.totals
-        self.manifest.count_paid(max(self.totals.paid, self.paid))
-        self.manifest.account(spec.price_per_device_hour, spec.currency)
+        self.manifest.recount(self.totals, self.paid)
         self.manifest.save(self.store)
         self.events.flush()
 

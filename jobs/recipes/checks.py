@@ -186,7 +186,9 @@ def service_of(part: Generator | Stage) -> Any:
 
 def check_cost(recipe: Recipe, generator: Generator, stages: Sequence[Stage]) -> None:
     """Refuse a limit on the cost of a run without any price: it would never end."""
-    if recipe.limits.cost is None or recipe.cluster.price_per_device_hour is not None:
+    cluster = recipe.cluster
+    prices = [cluster.price_per_device_hour, *(pool.price_per_device_hour for pool in cluster.pools.values())]
+    if recipe.limits.cost is None or any(price is not None for price in prices):
         return
     parts: list[Generator | Stage] = [*generator.parts, *stages]
     if not any(map(has_price, parts)):

@@ -29,7 +29,7 @@ from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
 from gristmill.records.output.shard_reading import read_columns, read_footer
 from gristmill.records.printable import json_text
-from gristmill.records.schema import INNER_COLUMNS, REJECT, with_images
+from gristmill.records.schema import release_columns, with_images
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
@@ -53,10 +53,11 @@ def pack_run(
     manifest = finished_manifest(store)
     lots = _listed(store, manifest, console)
     totals = ledger.totals(store, manifest, lots)
+    manifest.recount(totals)
     if not totals.kept:
         raise UserError(f"{store.uri}: the run kept no row, so there is nothing to pack")
     rows_schema = read_footer(store, shard_name(KEPT, 0)).schema.to_arrow_schema().remove_metadata()
-    rows_schema = pa.schema([f for f in rows_schema if f.name not in INNER_COLUMNS and f.name != REJECT.name])
+    rows_schema = pa.schema([rows_schema.field(name) for name in release_columns(rows_schema)])
     row_format = find_format(options.format_name, rows_schema, not options.without_reasoning)
     if row_format:
         rows_schema = pa.schema([rows_schema.field(name) for name in dict.fromkeys(["id", *row_format.reads])])

@@ -31,12 +31,11 @@ from gristmill.jobs.report.tallies import (
     yields,
 )
 from gristmill.jobs.results import Result
-from gristmill.jobs.status.life import Life, cost_of, driver_life, load_manifest
+from gristmill.jobs.status.life import Life, cost_of, count_again, driver_life, load_manifest
 from gristmill.jobs.terminal.console import print_line
 from gristmill.jobs.terminal.generator_yields import GeneratorYield, generator_yields
 from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import clock, money
-from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, read_events
 from gristmill.records.output.manifest import Manifest, check_recipe, generator_names, generators_of
 from gristmill.records.output.shards import Summary
@@ -79,10 +78,10 @@ def write_report(store: Store) -> None:
 def page(store: Store, manifest: Manifest) -> str:
     """The page of an output as it is now; the run may still go on."""
     check_recipe(manifest, store)
-    totals = ledger.totals(store, manifest, ledger.committed(store, manifest))
+    life = driver_life(store, manifest, newest_events(store, 1))
+    totals = count_again(store, manifest, life)
     history = History(read_events(store))
     sample = read_sample(store, totals.num_lots, totals.asks, manifest.recipe["stages"])
-    life = driver_life(store, manifest, newest_events(store, 1))
     filters: dict[str, Callable[..., Any]] = {
         "soft": _soft,
         "count": _count,

@@ -8,7 +8,7 @@ from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.generator_yields import generator_table
 from gristmill.jobs.terminal.tables import clock, cost_table, totals_table
 from gristmill.records.errors import UserError
-from gristmill.records.output import ledger
+from gristmill.records.output import answers, ledger
 from gristmill.records.output.events import newest_events, when
 from gristmill.records.output.lease import is_alive, read_lease, who
 from gristmill.records.output.manifest import NAME as MANIFEST
@@ -111,5 +111,14 @@ def cost_of(manifest: Manifest) -> dict[str, Any] | None:
 def run_of(store: Store) -> dict[str, Any]:
     """The state of a run as literals, from a listing of its store. Raises UserError when there is none."""
     manifest = load_manifest(store)
+    life = driver_life(store, manifest, newest_events(store, 1))
+    return run_literals(store, manifest, count_again(store, manifest, life), life)
+
+
+def count_again(store: Store, manifest: Manifest, life: Life) -> Summary:
+    """The totals of the committed lots. The manifest gets them, and the money that a driver has not noted there."""
     totals = ledger.totals(store, manifest, ledger.committed(store, manifest))
-    return run_literals(store, manifest, totals, driver_life(store, manifest, newest_events(store, 1)))
+    # A driver that lives notes what it has paid for lots in flight.
+    kept = 0.0 if life.state == "running" else answers.money(store, manifest.fingerprint, totals.num_lots)
+    manifest.recount(totals, totals.paid + kept)
+    return totals

@@ -54,6 +54,7 @@ class Watcher:
         manifest = load_manifest(self.store)
         events = newest_events(self.store)
         totals = self._tally(manifest)
+        manifest.recount(totals)
         self.pace.mark(totals)
         start = events[-1]["start"] if events else None
         progress = [e for e in events if e["event"] == "progress" and e["start"] == start]

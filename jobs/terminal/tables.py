@@ -75,13 +75,13 @@ def cost_table(totals: Summary, stages: Sequence[str], cost: Mapping[str, Any]) 
     if cost.get("device_s"):
         table.add_row("device-seconds", f"{cost['device_s']:,.0f}", "", "", "")
     if cost.get("cost") is not None:
-        money = cost["currency"]
-        table.add_row("cost", f"{cost['cost']:,.4f} {money}", "", "", "")
+        unit = cost["currency"]
+        table.add_row("cost", f"{money(cost['cost'])} {unit}", "", "", "")
         if cost.get("paid"):
-            table.add_row("of it for calls", f"{cost['paid']:,.4f} {money}", "", "", "")
+            table.add_row("of it for calls", f"{money(cost['paid'])} {unit}", "", "", "")
         for name, key in (("per kept row", "per_kept_row"), ("per 1,000 kept tokens", "per_1000_kept_tokens")):
             if cost.get(key) is not None:
-                table.add_row(name, f"{cost[key]:,.6f} {money}", "", "", "")
+                table.add_row(name, f"{money(cost[key])} {unit}", "", "", "")
     return table
 
 

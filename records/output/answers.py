@@ -164,8 +164,17 @@ def settle(store: Store, run: str, num_lots: int) -> float:
     _delete(store, committed)
     if not kept:
         store.drop_folder(FOLDER)
-    folder = AnswerFolder(store, run)
-    costs = ordered_map(lambda name: _read(folder, name, cost_of, 0.0), sorted(kept), min(len(kept), NUM_THREADS))
+    return _money(AnswerFolder(store, run), kept)
+
+
+def money(store: Store, run: str, num_lots: int) -> float:
+    """The money in the records of all lots but the first `num_lots`, which are committed."""
+    names = (entry.name for entry in store.list(f"{FOLDER}/"))
+    return _money(AnswerFolder(store, run), [n for n in names if (lot := lot_of(n)) is None or lot >= num_lots])
+
+
+def _money(folder: AnswerFolder, names: Sequence[str]) -> float:
+    costs = ordered_map(lambda name: _read(folder, name, cost_of, 0.0), sorted(names), min(len(names), NUM_THREADS))
     return math.fsum(costs)
 
 

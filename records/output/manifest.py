@@ -105,6 +105,17 @@ class Manifest:
             return "By a probe, answers of these engines depend on their batch: another run can have other rows."
         return "Answers of these engines may depend on their batch: another run can have other rows."
 
+    def recount(self, totals: Summary, paid: float = 0.0) -> None:
+        """Bring `totals` and `cost` up to date: a driver that is killed has not noted its last lots.
+
+        paid: at least so much money for calls, over all starts, as the store says.
+        """
+        self.totals = totals
+        self.count_paid(max(totals.paid, paid))
+        if self.starts:
+            cluster = self.recipe.get("cluster") or {}
+            self.account(cluster.get("price_per_device_hour"), cluster.get("currency", "USD"))
+
     def account(self, price_per_device_hour: float | None, currency: str) -> None:
         """Update `cost`: device-seconds, and money where there is a price."""
         device_s, cost, totals = self.spent("device_s"), self.spent("cost"), self.totals
@@ -112,12 +123,12 @@ class Manifest:
         if pools := self._spent_by_pool():
             self.cost["pools"] = pools
         if paid := self.spent("paid"):
-            self.cost["paid"] = round(paid, 6)
+            self.cost["paid"] = round(paid, 9)
         if cost or price_per_device_hour is not None:
             self.cost |= {
                 "price_per_device_hour": price_per_device_hour,
                 "currency": currency,
-                "cost": round(cost, 6),
+                "cost": round(cost, 9),
                 "per_kept_row": cost / totals.kept if totals.kept else None,
                 "per_1000_kept_tokens": 1000 * cost / totals.kept_tokens if totals.kept_tokens else None,
             }

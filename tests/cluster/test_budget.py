@@ -1,6 +1,7 @@
 """Budgets end a run at a lot border, over all its starts, and the manifest says what rows have cost."""
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -176,3 +177,17 @@ def test_a_run_whose_texts_are_alike_stops_and_goes_on_with_a_higher_limit(tmp_p
     assert gristmill("produce", recipe, "--out", whole).returncode == 0
     assert book(out)["totals"] == book(whole)["totals"] and book(out)["state"] == "complete"
     assert gristmill("audit", out).returncode == 0
+
+
+def test_a_limit_on_the_cost_counts_devices_of_one_part_and_calls_of_another() -> None:
+    """A local teacher with a price of its device, and a judge behind an endpoint, which holds no device."""
+    teacher, judge = Pool(price_per_device_hour=3600.0, meter=DeviceMeter(1)), Pool()
+    began = time.monotonic()
+    teacher.meter.place(began - 2.0)
+    teacher.num_done = judge.num_done = 10
+    judge.paid = 4.0
+    budget = Budget(Limits(cost=100.0), [teacher, judge])
+    assert 6.0 <= budget.cost < 6.0 + 2 * (time.monotonic() - began) + 0.1 and budget.paid == 4.0
+    assert Budget(Limits(cost=5.0), [teacher, judge]).spent == "cost"
+    for alone in (teacher, judge):
+        assert Budget(Limits(cost=5.0), [alone]).spent is None

@@ -54,8 +54,11 @@ def parquet_chunks(files: Sequence[DataFile]) -> tuple[list[Chunk], list[pa.Sche
     def read_footer(file: DataFile) -> tuple[list[Chunk], pa.Schema]:
         with parquet_errors(file.address), file.store.open(file.name, file.entry.version) as opened:
             metadata = read_metadata(opened)
-            notes = metadata.schema.to_arrow_schema().metadata  # such as the format of a release
-        schema = FileTables(file, ReadOptions()).schema().with_metadata(notes)
+            written = metadata.schema.to_arrow_schema()
+        # The notes of the file, such as the format of a release, and of its columns, such as that one holds money.
+        columns = FileTables(file, ReadOptions()).schema()
+        notes = {f.name: f.metadata for f in written}
+        schema = pa.schema([f.with_metadata(notes.get(f.name)) for f in columns], written.metadata)
         chunks, first = [], 0
         for group in range(metadata.num_row_groups):
             row_group = metadata.row_group(group)

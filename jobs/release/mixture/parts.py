@@ -29,7 +29,7 @@ from gristmill.records.readers.datasets import PACKAGE, read_table
 from gristmill.records.readers.formats import Format
 from gristmill.records.readers.outputs import RUN
 from gristmill.records.readers.places import DataFile, find_files
-from gristmill.records.schema import IDENTITY, IMAGE, INNER_COLUMNS, PROVENANCE, RESERVED
+from gristmill.records.schema import IDENTITY, IMAGE, INNER_COLUMNS, PROVENANCE, RESERVED, cost_columns
 from gristmill.records.spec import nearest
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.opening import open_store
@@ -178,9 +178,9 @@ def complete(part: Part, contents: Sequence[tuple[pa.Schema, int]]) -> Part:
     if not part.has_provenance and set(schema.names) >= GRISTMILL_COLUMNS:
         raise UserError(f"{where}: its files hold rows of a run or a release; give its address as uri")
     renamed = set(spec.columns.values())
-    kept = [
-        f for f in schema if f.name not in renamed and f.name not in RESERVED | INNER_COLUMNS and f.name not in ADDED
-    ]
+    money = [name for one in part.schemas for name in cost_columns(one)]  # of runs, in their currencies
+    left_out = {*renamed, *RESERVED, *INNER_COLUMNS, *ADDED, *money}
+    kept = [f for f in schema if f.name not in left_out]
     mapped = [pa.field(new, schema.field(old).type) for new, old in spec.columns.items()]
     part.file_schema = schema
     part.schema = pa.schema(list({f.name: f for f in [*kept, *mapped]}.values()))

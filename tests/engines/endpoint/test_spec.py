@@ -88,9 +88,11 @@ def test_places_prices_and_limits_are_no_identity() -> None:
         {"sampling": {"temperature": 0.5}},
         {"extra_body": {"reasoning_effort": "low"}},
         {"regex": "a"},
+        {"name": "other"},
     ]
     assert len({base, *(compile_recipe(recipe(keys)).fingerprint for keys in other)}) == 1 + len(other)
-    mentioned = {*same, *(key for keys in other for key in keys), "name", "price_cached"}
+    assert compile_recipe(recipe({"name": MODEL})).fingerprint == base  # the column `model` has it anyway
+    mentioned = {*same, *(key for keys in other for key in keys), "price_cached"}
     assert {field.name for field in dataclasses.fields(EndpointSpec)} <= mentioned
 
 
@@ -104,6 +106,7 @@ def test_a_judge_is_of_a_model_or_of_an_endpoint() -> None:
     for keys, message in (
         ({"model": "package:smollm2"}, "model goes with a judge that vLLM serves"),
         ({"sampling": {"top_p": 0.5}}, "sampling goes with a judge that vLLM serves"),
+        ({"endpoint": {**ENDPOINT, "name": "x"}}, "endpoint: unknown key 'name'"),  # no column holds it
     ):
         with pytest.raises(UserError, match=message):
             compile_recipe(recipe({}, stages=[{**stage, **keys}]))

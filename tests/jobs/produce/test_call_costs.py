@@ -90,6 +90,9 @@ def test_without_a_price_there_is_no_cost_and_no_limit_on_it(generator: dict[str
         UserError, match="limits.cost needs cluster.price_per_device_hour, or an endpoint with price_in"
     ):
         compiled(tmp_path, generator=generator, limits={"cost": 1.0})
+    pool = {"pools": {"judge": {"price_per_device_hour": 2.0}}}
+    judge = {"kind": "judge", "model": "package:smollm2"}
+    compiled(tmp_path, generator=generator, stages=[judge], cluster=pool, limits={"cost": 1.0})  # one part has a price
 
 
 TEXT_RECIPES = [

@@ -11,14 +11,15 @@ import pytest
 
 from gristmill.cluster.spec import Limits
 from gristmill.jobs.audit.closing import Closing, ClosingAudit
+from gristmill.jobs.cli import main
 from gristmill.jobs.produce.closing import check_closed, closed_at
 from gristmill.records.errors import UserError
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.summary import Summary
 from gristmill.records.schema import SURPLUS
 from gristmill.records.stores.opening import open_store
-from tests.outputs import kept_hashes, shard_paths
-from tests.recipes import AT_ONCE, canned
+from tests.outputs import commit_lots, kept_hashes, shard_paths
+from tests.recipes import AT_ONCE, canned, write
 from tests.session import gristmill
 
 NUM_ROWS = 100
@@ -142,3 +143,67 @@ def test_the_audit_compares_manifest_and_footers(closed: Path, tmp_path: Path) -
     audit = gristmill("audit", str(out))
     assert audit.returncode == 1 and "closed_at = 101, the footer of the last lot says 100" in audit.stdout
     assert "limits.exact with kept_rows = 101, the shards hold 100" in audit.stdout
+
+
+def open_recipe(folder: Path, **limits: Any) -> str:
+    """A recipe whose lots of 8 rows are all kept."""
+    table: dict[str, Any] = {
+        "name": "open",
+        "lot_size": 8,
+        "source": {"items": ["a river", "a bridge"], "cycle": True},
+        "generator": {"kind": "canned"},
+        "method": {"kind": "prompt"},
+        "limits": {name: limit for name, limit in limits.items() if limit is not None},
+    }
+    return write(folder / "recipe.toml", table)
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "out" / "manifest.json").read_text()))
+
+
+@pytest.mark.parametrize("limits", [{"asks": 16}, {"kept_rows": 16}, {"kept_rows": 30, "exact": True, "asks": 16}])
+def test_an_output_that_holds_the_number_already_is_closed_by_its_manifest(
+    limits: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    commit_lots(open_recipe(tmp_path, **limits), out, 2)
+    before = kept_hashes(out)
+    assert main(["produce", open_recipe(tmp_path, kept_rows=16, exact=True), "--out", out]) == 0
+    assert manifest_of(tmp_path)["state"] == "complete" and manifest_of(tmp_path)["closed_at"] == 16
+    assert main(["audit", out]) == 0 and kept_hashes(out) == before
+    assert main(["produce", open_recipe(tmp_path, kept_rows=16, exact=True), "--out", out]) == 0  # again
+    assert manifest_of(tmp_path)["closed_at"] == 16
+    capsys.readouterr()
+    for other in ({"kept_rows": 24, "exact": True}, {"kept_rows": 24}, {"asks": 24}, {"kept_rows": 8, "exact": True}):
+        for flags in ([], ["--dry-run"]):
+            assert main(["produce", open_recipe(tmp_path, **other), "--out", out, *flags]) == 2
+            assert "is closed at exactly 16 rows" in capsys.readouterr().err
+    path = tmp_path / "out" / "manifest.json"
+    path.write_text(json.dumps({**manifest_of(tmp_path), "closed_at": 15}))
+    assert main(["audit", out]) == 1
+    assert "manifest.json says closed_at = 15, the shards hold 16" in capsys.readouterr().out
+
+
+def test_an_output_that_holds_more_or_fewer_rows_is_not_closed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    commit_lots(open_recipe(tmp_path, asks=16), out, 2)  # its manifest counts no lot
+    assert main(["produce", open_recipe(tmp_path, kept_rows=12, exact=True), "--out", out]) == 2
+    assert (
+        "holds 16 kept rows, and its committed lots cannot be cut to limits.kept_rows = 12" in capsys.readouterr().err
+    )
+    assert main(["produce", open_recipe(tmp_path, kept_rows=30, exact=True, asks=16), "--out", out]) == 3
+    assert manifest_of(tmp_path)["state"] == "exhausted" and "closed_at" not in manifest_of(tmp_path)
+    assert main(["audit", out]) == 0
+
+
+@pytest.mark.parametrize("asks", [None, 16])
+def test_the_footer_of_a_lot_that_ends_at_the_number_closes(asks: int | None, tmp_path: Path) -> None:
+    """Also where another limit ends the run at the same row; a driver that is killed then has noted nothing."""
+    out, path = str(tmp_path / "out"), open_recipe(tmp_path, kept_rows=16, exact=True, asks=asks)
+    commit_lots(path, out, 2)
+    assert [closed_at(open_store(out), number) for number in (1, 2)] == [None, 16]
+    assert main(["produce", path, "--out", out]) == 0 and manifest_of(tmp_path)["closed_at"] == 16
+    assert main(["audit", out]) == 0

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gristmill.cluster.lots.work import LotPipeline
+from gristmill.jobs.cli import main
 from gristmill.jobs.produce.inputs import SourceWatch
 from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
 from gristmill.jobs.recipes.recipe import load
@@ -22,8 +23,8 @@ from gristmill.records.output.manifest import Manifest
 from gristmill.records.readers.sources import SourceSpec, open_source
 from tests.conftest import gristmill
 from tests.inputs import CHANGES, NO_CHANGES
-from tests.outputs import kept_hashes, shard_paths
-from tests.recipes import AT_ONCE, canned
+from tests.outputs import commit_lots, kept_hashes, shard_paths
+from tests.recipes import AT_ONCE, canned, write
 from tests.session import PATIENCE_S
 
 NUM_ROWS, LOT = 600, 20
@@ -222,3 +223,25 @@ def test_a_worker_opens_what_the_driver_has_read(tmp_path: Path, part: str, chan
     with pytest.raises(UserError, match="changed since this run began") as error:
         pipeline.open()
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("refuse", ["", "a "])  # or every row of the first lot is rejected
+def test_a_start_gives_no_other_name_to_the_same_model(
+    refuse: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The content of a model is identity; its name is a column of every row."""
+
+    def named(name: str | None) -> str:
+        generator = {"kind": "tests.paid:Paid", "folder": str(tmp_path), "name": name, "refuse": refuse}
+        source = {"items": ["a river", "a bridge"], "cycle": True}
+        table = {"name": "named", "lot_size": 4, "source": source, "method": {"kind": "prompt"}, "limits": {"asks": 8}}
+        return write(tmp_path / "recipe.toml", {**table, "generator": {k: v for k, v in generator.items() if v}})
+
+    out = str(tmp_path / "out")
+    commit_lots(named("small"), out, 2)
+    assert main(["produce", named("large"), "--out", out]) == 2
+    line = capsys.readouterr().err.strip()
+    assert "model = 'small', and rows of this recipe would have 'large': set generator.name = \"small\", or" in line
+    assert "\n" not in line
+    assert main(["produce", named(None), "--out", out]) == 2
+    assert main(["produce", named("small"), "--out", out]) == 0
