@@ -25,7 +25,8 @@ class PackOptions:
             raise UserError("--shard-mb must be at least 1")
         if self.without_reasoning and self.format_name != MESSAGES:
             raise UserError(
-                "--without-reasoning goes with --format messages; rows keep their columns, and other formats have no reasoning"
+                "--without-reasoning goes with --format messages; rows keep their columns, and other formats have none "
+                "with the reasoning"
             )
 
     @property

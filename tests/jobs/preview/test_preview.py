@@ -1,6 +1,7 @@
 """`gristmill preview`: the rows of a run with their verdicts, without an output and without Ray; and with an engine."""
 
 import json
+import logging
 import subprocess
 import sys
 from collections import Counter
@@ -92,6 +93,31 @@ def test_the_terminal_shows_panels_and_a_summary_and_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
     assert main(["preview", path, "-n", "3", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 3
+
+
+@pytest.mark.parametrize(("num_rows", "limits", "num_shown"), [(5, {}, 6), (6, {}, 6), (1, {}, 3), (5, {"asks": 5}, 5)])
+def test_the_samples_of_a_row_are_compared_as_in_a_run(
+    num_rows: int, limits: dict[str, int], num_shown: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gristmill")
+    logging.getLogger("gristmill").propagate = True
+    rows = gristmill.preview(
+        {
+            "name": "groups",
+            "lot_size": 12,
+            "source": {"items": ["a", "b", "c"], "samples": 3, "together": True},
+            "generator": {"kind": "canned", "num_words": 20},
+            "stages": [{"kind": "canned_judge", "name": "judge"}, {"kind": "best_of"}],
+            "limits": limits,
+        },
+        num_rows,
+    )
+    sizes = [row["stages"][-1]["findings"]["best_of_size"] for row in rows]
+    assert len(rows) == num_shown and sizes == [3] * 3 + ([2] * 2 if limits else [3] * (num_shown - 3))
+    notes = [record.getMessage() for record in caplog.records if "stay together" in record.getMessage()]
+    assert notes == [f"preview: {num_shown} rows instead of {num_rows}, as the 3 samples of a row stay together"] * (
+        num_shown > num_rows
+    )
 
 
 def test_without_an_engine_there_is_no_ray(tmp_path: Path) -> None:
