@@ -50,7 +50,7 @@ class Rewriting(TaskFamily):
             )
         )
         question = draws.choice(
-            (f"What is the string after {steps} steps?", f"Which string is there after {steps} steps?")
+            (f"What is the string after {steps} steps?", f"What does the string look like after {steps} steps?")
         )
         form = "Answer with the letters of the string, without spaces."
         return Task("\n".join([intro, *lines, f"{how} {question} {form}"]), text, steps)
