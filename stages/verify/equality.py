@@ -6,6 +6,7 @@ Parsing and simplifying a model's output may take unlimited time and memory, and
 """
 
 import logging
+import re
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
@@ -21,6 +22,12 @@ EXAMPLES = (
 )
 
 
+# Texts whose order says nothing: sets, "1 or 2", "x = 1, x = 2", signs that stand for two values; and what holds commas
+# of its own, such as intervals and commands. A sequence has none of these.
+NO_SEQUENCE = re.compile(r"[=<>{}()\[\]\\|±;]|\b(?:and|or)\b", re.IGNORECASE)
+SEPARATOR = re.compile(r",(?!(?<=\d,)\d{3}(?!\d))")  # no comma between the digits of a number
+
+
 def warm() -> None:
     """Let the parser build its tables, which takes longer than most comparisons."""
     logging.disable(logging.CRITICAL)
@@ -29,10 +36,21 @@ def warm() -> None:
 
 
 def is_equal(answer: str, reference: str) -> bool:
-    """Whether `answer` equals `reference`. Raises ValueError if a text is not an expression."""
+    """Whether `answer` equals `reference`. Raises ValueError if a text is not an expression.
+
+    The order counts where both are lists without brackets, and so does the number of entries.
+    """
+    items, expected = sequence(answer), sequence(reference)
+    if items and expected and len(items) + len(expected) > 2:
+        return len(items) == len(expected) and all(is_equal(*pair) for pair in zip(items, expected))
     seed(0)  # sympy tries random numbers where it has no proof, and a verdict must not be random
     gold, parsed = _parse(reference), _parse(answer)
     return bool(verify(gold, parsed, timeout_seconds=None))
+
+
+def sequence(text: str) -> list[str]:
+    """The entries of a list without brackets; [] for a text whose order may say nothing."""
+    return [] if NO_SEQUENCE.search(text) else [item.strip() for item in SEPARATOR.split(text)]
 
 
 def _parse(text: str) -> list[Any]:
