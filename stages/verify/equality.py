@@ -22,9 +22,12 @@ EXAMPLES = (
 )
 
 
-# Texts whose order says nothing: sets, "1 or 2", "x = 1, x = 2", signs that stand for two values; and what holds commas
-# of its own, such as intervals and commands. A sequence has none of these.
-NO_SEQUENCE = re.compile(r"[=<>{}()\[\]\\|±;]|\b(?:and|or)\b", re.IGNORECASE)
+# Texts whose order says nothing: sets, "1 or 2", "x = 1, x = 2", signs that stand for two values, unions.
+NO_SEQUENCE = re.compile(
+    r"[=<>≤≥≠±∪;]|\\[{}]|\\(?:pm|mp|cup|cap|leq?|geq?|lt|gt|neq?|in|lbrace|begin)(?![a-z])|\b(?:and|or)\b",
+    re.IGNORECASE,
+)
+BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 SEPARATOR = re.compile(r",(?!(?<=\d,)\d{3}(?!\d))")  # no comma between the digits of a number
 
 
@@ -41,8 +44,10 @@ def is_equal(answer: str, reference: str) -> bool:
     The order counts where both are lists without brackets, and so does the number of entries.
     """
     items, expected = sequence(answer), sequence(reference)
-    if items and expected and len(items) + len(expected) > 2:
+    if len(items) > 1 and len(expected) > 1:
         return len(items) == len(expected) and all(is_equal(*pair) for pair in zip(items, expected))
+    if items and expected and len(items) + len(expected) > 2 and not any("," in item for item in (*items, *expected)):
+        return False  # a list and one value; "(1, 2)" may stand for "1, 2"
     seed(0)  # sympy tries random numbers where it has no proof, and a verdict must not be random
     gold, parsed = _parse(reference), _parse(answer)
     return bool(verify(gold, parsed, timeout_seconds=None))
@@ -50,7 +55,15 @@ def is_equal(answer: str, reference: str) -> bool:
 
 def sequence(text: str) -> list[str]:
     """The entries of a list without brackets; [] for a text whose order may say nothing."""
-    return [] if NO_SEQUENCE.search(text) else [item.strip() for item in SEPARATOR.split(text)]
+    if NO_SEQUENCE.search(text):
+        return []
+    items, depth, start = list[str](), 0, 0
+    for place, sign in enumerate(text):
+        depth += BRACKETS.get(sign, 0)
+        if depth == 0 and SEPARATOR.match(text, place):
+            items.append(text[start:place].strip())
+            start = place + 1
+    return [*items, text[start:].strip()]
 
 
 def _parse(text: str) -> list[Any]:
