@@ -212,7 +212,7 @@ def message_text(body: Any) -> str:
         ]
     text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False, default=str)
     if re.match(r"\s*(<!doctype|<html)", text, re.IGNORECASE):
-        title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+        title = re.search(r"<title>([^<]{0,200})</title>", text, re.IGNORECASE)
         text = f"an HTML page{f' ({title[1].strip()})' if title else ''}"
     return re.sub(QUOTED_INPUT, "", text, flags=re.DOTALL)
 

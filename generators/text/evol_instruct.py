@@ -22,10 +22,20 @@ from gristmill.records.words import text_key, words
 OPERATIONS = template_texts(
     __file__, "evol_instruct", "constraints", "deepen", "concretise", "reasoning", "complicate", "breadth"
 )
+# Phrases of the templates, labels that models make of them, and the marks of the paper's prompts. Shorter ones, such as
+# "new instruction", occur in good instructions.
 GIVEAWAYS = (
-    *("instruction below", "rewritten instruction", "new instruction", "original instruction", "either instruction"),
-    *("more demanding version", "respond to the instruction", "at most 20 words"),
-    *("given prompt", "rewritten prompt", "created prompt", "new prompt"),
+    *(
+        "rewrite the instruction below",
+        "into a slightly more demanding version",
+        "return only the rewritten instruction",
+    ),
+    *("use the instruction below as a starting point", "entirely new instruction", "return only the new instruction"),
+    *("do not respond to the instruction", "do not respond to either instruction"),
+    *("keep everything that the original contains", "a person must be able to understand it and respond to it"),
+    *("add at most 20 words, and keep the wording concise", "beyond the data, add at most 20 words"),
+    *("rewritten instruction:", "new instruction:", "original instruction:"),
+    *("#given prompt#", "#rewritten prompt#", "#created prompt#"),
 )
 SORRY_WORDS = 80  # section 3.2: an apology below this many words is a response that the model could not give
 EMPTY_WORDS = frozenset(
@@ -52,7 +62,7 @@ class EvolInstructSpec(StepsSpec):
 
     # relative frequency of each operation; one left out is never drawn
     operations: dict[str, float] = field(default_factory=lambda: dict.fromkeys(OPERATIONS, 1.0))
-    # words of the templates; an evolved instruction with a new one has copied the prompt and is refused
+    # phrases of the templates; an evolved instruction with a new one has copied the prompt and is refused
     giveaways: tuple[str, ...] = GIVEAWAYS
     gain: bool = True  # ask the model whether the evolved instruction differs (call `equal`); small models cannot tell
 
@@ -76,7 +86,7 @@ class EvolInstruct(Steps):
     """Three calls. `parent` is the instruction that `instruction` came from, `depth` how many steps a seed is away."""
 
     kind = "evol_instruct"
-    revision = 2  # 2: copies by the normal form of every script
+    revision = 3  # 2: copies by the normal form of every script; 3: whole phrases of the templates as giveaways
     Spec = EvolInstructSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"instruction", "first", "second"})
     feed = "row"
@@ -154,9 +164,9 @@ def draw_operation(weights: Mapping[str, float], seed: int) -> str:
 
 
 def copies(instruction: str, parent: str, giveaways: tuple[str, ...]) -> bool:
-    """Whether words of the evolving prompt came along (elimination rule 4)."""
-    low, old = instruction.casefold(), parent.casefold()
-    return any(words in low and words not in old for words in map(str.casefold, giveaways))
+    """Whether phrases of the evolving prompt came along (elimination rule 4), whatever the space between words."""
+    low, old = (" ".join(text.casefold().replace("*", "").split()) for text in (instruction, parent))
+    return any(phrase in low and phrase not in old for phrase in map(str.casefold, giveaways))
 
 
 def response_fault(output: str) -> str | None:

@@ -5,6 +5,7 @@ the next one starts, so that one device is enough.
 """
 
 import asyncio
+import logging
 import tempfile
 import threading
 from collections.abc import Callable
@@ -31,15 +32,24 @@ from gristmill.stages.contract import Stage
 from gristmill.stages.dedup.bandindex import NOBODY
 from gristmill.stages.dedup.contract import Duplicates
 
+logger = logging.getLogger(__name__)
+
 Show = Callable[[str, str, int], None]  # a part, what it does, and how many rows are done
 STOPPING = "ending the engine"
 
 
 def sample_plan(compiled: CompiledRecipe, num_rows: int) -> Plan:
-    """The plan cut to the first asks. Those of later rounds are made of kept rows, which a preview does not have."""
-    plan = compiled.plan
-    most = [num_rows, plan.num_asks, plan.round_lots * plan.lot_size if plan.round_lots else None]
-    return replace(plan, num_asks=min(number for number in most if number is not None))
+    """The plan cut to the first asks: `num_rows`, and those that complete the last group of `source.together`.
+
+    Asks of later rounds are made of kept rows, which a preview does not have.
+    """
+    plan, size = compiled.plan, compiled.source.num_together
+    whole = -(-num_rows // size) * size
+    most = [whole, plan.num_asks, plan.round_lots * plan.lot_size if plan.round_lots else None]
+    num_asks = min(number for number in most if number is not None)
+    if num_asks > num_rows:
+        logger.info(f"preview: {num_asks} rows instead of {num_rows}, as the {size} samples of a row stay together")
+    return replace(plan, num_asks=num_asks)
 
 
 def first_asks(compiled: CompiledRecipe, plan: Plan) -> pa.RecordBatch:

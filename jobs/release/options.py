@@ -24,7 +24,10 @@ class PackOptions:
         if self.shard_mb < 1:
             raise UserError("--shard-mb must be at least 1")
         if self.without_reasoning and self.format_name != MESSAGES:
-            raise UserError("--without-reasoning goes with --format messages; no other format writes the reasoning")
+            raise UserError(
+                "--without-reasoning goes with --format messages; rows keep their columns, and other formats have none "
+                "with the reasoning"
+            )
 
     @property
     def identity(self) -> dict[str, object]:

@@ -31,8 +31,8 @@ class GeneratorYield:
     @property
     def cost(self) -> float | None:
         """What its devices and its answers cost."""
-        known = [value for value in (self.device_cost, self.paid) if value is not None]
-        return sum(known) if known else None
+        costs = [value for value in (self.device_cost, self.paid) if value is not None]
+        return sum(costs) if costs else None
 
     @property
     def cost_per_kept_row(self) -> float | None:

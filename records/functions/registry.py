@@ -27,11 +27,11 @@ def row_function(kind: str, keys: dict[str, Any], source_keys: Iterable[str] = (
     Raises UserError for unknown kinds, keys and values, and for a kind that has a key of `[source]`.
     """
     cls = function_class(kind)
-    own = [field.name for field in dataclasses.fields(cls.Spec)]
-    for name in set(own) & set(source_keys):
+    own_keys = [field.name for field in dataclasses.fields(cls.Spec)]
+    for name in set(own_keys) & set(source_keys):
         raise UserError(f"source: kind '{kind}': its key '{name}' is a key of [source]; give it another name")
     for key in keys:
-        if key not in own:
-            raise UserError(f"source ({kind}): unknown key '{key}'{nearest(key, [*own, *source_keys])}")
+        if key not in own_keys:
+            raise UserError(f"source ({kind}): unknown key '{key}'{nearest(key, [*own_keys, *source_keys])}")
     function: RowFunction = cls(build(cls.Spec, keys, f"source ({kind})"))
     return function

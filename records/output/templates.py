@@ -177,7 +177,11 @@ def _bound(counts: Counts, kind: str, counter: Mapping[str, int]) -> None:
     cut = ranked[MAX_MARKS][1] if len(ranked) > MAX_MARKS else 0
     if cut:
         _add_missed(counts, kind, cut)
-    counts[kind] = {mark: num - cut for mark, num in ranked[:MAX_MARKS] if num > cut}
+    marks = {mark: num - cut for mark, num in ranked[:MAX_MARKS] if num > cut}
+    if marks:
+        counts[kind] = marks
+    else:  # as in counts that come from a footer, which holds no empty table
+        counts.pop(kind, None)
 
 
 def _add_missed(counts: Counts, kind: str, missed: int) -> None:

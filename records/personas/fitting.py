@@ -27,10 +27,16 @@ def fit_network(
     """The network of the columns `names`, weighted by the column `weight`. Raises UserError for unfit columns."""
     columns = [table.column(name) for name in names]
     is_whole = np.ones(table.num_rows, bool)
-    for column in (*columns, *([table.column(weight)] if weight else [])):
-        is_whole &= pc.is_valid(column).to_numpy()
+    for name, column in [*zip(names, columns), *([(weight, table.column(weight))] if weight else [])]:
+        is_there = pc.is_valid(column).to_numpy()
         if pa.types.is_floating(column.type):
-            is_whole &= np.isfinite(column.to_numpy())
+            is_there &= np.isfinite(column.to_numpy())
+        if not is_there.any():
+            what = "use another column as weight" if name == weight else "leave it out of attributes"
+            raise UserError(f"source (personas): column '{name}' is empty in every row: {what}")
+        is_whole &= is_there
+    if not is_whole.any():
+        raise UserError("source (personas): no row has a value in every column: leave columns out of attributes")
     whole = [column.filter(pa.array(is_whole)) for column in columns]
     attributes: list[tuple[str, tuple[Value, ...], Codes]] = []
     for name, column in zip(names, whole):
@@ -79,7 +85,7 @@ def _frequent(numbers: np.ndarray, codes: Codes, weights: np.ndarray, min_count:
 def _coded(name: str, column: pa.ChunkedArray, min_count: int, num_bins: int) -> tuple[tuple[Value, ...], Codes]:
     """The values of an attribute and the place of each row's; -1 for a value of fewer than `min_count` rows."""
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        return _binned(_numbers(name, column), num_bins)
+        return _binned(name, _numbers(name, column), min_count, num_bins)
     if not (
         pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_boolean(column.type)
     ):
@@ -105,19 +111,43 @@ def _numbers(name: str, column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(column.to_numpy())
 
 
-def _binned(numbers: np.ndarray, num_bins: int) -> tuple[tuple[Value, ...], Codes]:
-    """Ranges that hold about as many rows each, and the range of each row."""
-    if len(numbers) == 0:
-        return (), np.zeros(0, np.int64)
-    lows = np.unique(np.quantile(numbers, np.arange(num_bins) / num_bins, method="lower"))
-    codes = np.searchsorted(lows, numbers, side="right") - 1
+def _binned(name: str, numbers: np.ndarray, min_count: int, num_bins: int) -> tuple[tuple[Value, ...], Codes]:
+    """Ranges that hold about as many rows each, `min_count` at least, and the range of each row.
+
+    The outer ends are the `min_count`-th smallest and largest numbers, so none of them is the number of a few people;
+    rows beyond them count with the outer ranges.
+    """
+    ordered = np.sort(numbers)
+    if len(ordered) < min_count or ordered[min_count - 1] > ordered[-min_count]:
+        raise UserError(
+            f"source (personas): attribute '{name}' has {len(ordered):,} rows, too few for ranges whose ends "
+            f"{min_count} rows reach: lower min_count, or leave it out of attributes"
+        )
+    low, high = ordered[min_count - 1], ordered[-min_count]
+    inner = ordered[(ordered >= low) & (ordered <= high)]
+    lows = np.unique(np.quantile(inner, np.arange(num_bins) / num_bins, method="lower"))
+    starts = _merged(np.searchsorted(inner, lows), len(inner), min_count)
+    codes = np.maximum(np.searchsorted(inner[starts], numbers, side="right") - 1, 0)
     is_whole = bool((numbers == np.floor(numbers)).all())
     spans: list[tuple[Number, Number]] = []
-    for place in range(len(lows)):
-        held = numbers[codes == place]
-        ends = held.min(), held.max()
+    for start, stop in zip(starts, [*starts[1:], len(inner)]):
+        ends = inner[start], inner[stop - 1]
         spans.append((int(ends[0]), int(ends[1])) if is_whole else (float(ends[0]), float(ends[1])))
     return tuple(spans), codes
+
+
+def _merged(starts: np.ndarray, stop: int, min_count: int) -> list[int]:
+    """The starts of ranges after those that hold fewer than `min_count` of `stop` numbers are joined with the next.
+
+    The last one is joined with the one before.
+    """
+    merged = [0]
+    for start in starts[1:].tolist():
+        if start - merged[-1] >= min_count:
+            merged.append(start)
+    if len(merged) > 1 and stop - merged[-1] < min_count:
+        merged.pop()
+    return merged
 
 
 def _network(

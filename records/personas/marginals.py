@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.records.errors import UserError
-from gristmill.records.personas.network import SPAN, Attribute, Network, Value, cumulative
+from gristmill.records.personas.network import SPAN, Attribute, Network, Value, check_phrases, cumulative
 from gristmill.records.spec import build, nearest
 from gristmill.records.stores.opening import read_bytes
 
@@ -60,18 +60,17 @@ def _attribute(spec: AttributeSpec, earlier: Sequence[Attribute], where: str) ->
         raise UserError(f"{where}: this name is taken")
     if len(set(spec.values)) < len(spec.values) or not spec.values:
         raise UserError(f"{where}: values must be distinct, and at least one")
-    for value in spec.phrases:
-        if value not in spec.values:
-            raise UserError(f"{where}: phrases: no value '{value}'{nearest(value, spec.values)}")
     if spec.parent is None:
         rows: list[Any] = [spec.weights]
     elif spec.parent not in names:
         raise UserError(f"{where}: parent '{spec.parent}' is no earlier attribute{nearest(spec.parent, names)}")
     else:
-        rows = _rows(spec, _texts(earlier[names.index(spec.parent)]), where)
+        rows = _rows(spec, earlier[names.index(spec.parent)].texts, where)
     weights = tuple(cumulative(_checked(row, len(spec.values), where)) for row in rows)
     parent = None if spec.parent is None else names.index(spec.parent)
-    return Attribute(spec.name, _as_spans(spec.values), parent, weights, spec.phrases)
+    attribute = Attribute(spec.name, _as_spans(spec.values, where), parent, weights, spec.phrases)
+    check_phrases(attribute, spec.phrases, f"{where}: phrases")
+    return attribute
 
 
 def _rows(spec: AttributeSpec, parent_values: Sequence[str], where: str) -> list[Any]:
@@ -96,16 +95,16 @@ def _checked(row: Any, number: int, where: str) -> list[float]:
     return list(row)
 
 
-def _texts(attribute: Attribute) -> list[str]:
-    return [value if isinstance(value, str) else f"{value[0]}-{value[1]}" for value in attribute.values]
-
-
-def _as_spans(values: Sequence[str]) -> tuple[Value, ...]:
+def _as_spans(values: Sequence[str], where: str) -> tuple[Value, ...]:
     """Ranges where every value is one, else the values as they are."""
-    spans = [SPAN.fullmatch(value) for value in values]
-    if not all(spans):
+    matches = [SPAN.fullmatch(value) for value in values]
+    if not all(matches):
         return tuple(values)
-    return tuple((int(span[1]), int(span[2])) for span in spans if span)
+    spans = [(int(match[1]), int(match[2])) for match in matches if match]
+    for low, high in spans:
+        if low > high:
+            raise UserError(f"{where}: the range '{low}-{high}' ends before it begins: write '{high}-{low}'")
+    return tuple(spans)
 
 
 def _impossible(
@@ -120,7 +119,7 @@ def _impossible(
         for name, values in table.items():
             if name not in names:
                 raise UserError(f"{where}: impossible: no attribute '{name}'{nearest(name, names)}")
-            texts = _texts(attributes[names.index(name)])
+            texts = attributes[names.index(name)].texts
             for value in values:
                 if value not in texts:
                     raise UserError(f"{where}: impossible.{name}: no value '{value}'{nearest(str(value), texts)}")

@@ -5,7 +5,7 @@ no persona holds such a pair; where none fits, the persona is drawn again.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -15,6 +15,7 @@ from gristmill.records.functions.draws import Draws
 from gristmill.records.spec import nearest
 
 MAX_TRIES = 1000
+NUM_DIGITS = 4  # of the width of a range, to which its numbers are rounded
 SCALE = 1 << 40  # weights of a parent's value sum to about this, as integers
 SPAN = re.compile(r"(-?\d+)-(-?\d+)")
 HOLE = re.compile(r"\{([^{}]+)\}")
@@ -50,6 +51,31 @@ class Attribute:
             return numbers[draws.weighted(weights)]
         return number_in(value, draws)
 
+    @property
+    def texts(self) -> list[str]:
+        """The values as a file of marginals writes them."""
+        return [value if isinstance(value, str) else f"{value[0]}-{value[1]}" for value in self.values]
+
+    def has(self, text: str) -> bool:
+        """Whether a text is a category, or a number that is drawn of a range."""
+        if text in self.values:
+            return True
+        for place, value in enumerate(self.values):
+            if isinstance(value, str):
+                continue
+            if place in self.numbers:
+                if text in map(str, self.numbers[place][0]):
+                    return True
+                continue
+            number_type = int if isinstance(value[0], int) and isinstance(value[1], int) else float
+            try:
+                number = number_type(text)
+            except ValueError:
+                continue
+            if str(number) == text and value[0] <= number <= value[1]:
+                return True
+        return False
+
 
 class Network:
     """Attributes in an order in which parents come first.
@@ -67,6 +93,7 @@ class Network:
     ) -> None:
         self.about, self.attributes, self.personas = about, tuple(attributes), tuple(personas)
         self.impossible = {pair: dict(values) for pair, values in impossible.items()}
+        self.remedy = ""  # what to do where no persona is possible
         names = [attribute.name for attribute in attributes]
         for text in personas:
             check_sentence(text, names)
@@ -96,7 +123,7 @@ class Network:
                 places.append(draws.weighted(weights))
             else:
                 return places
-        raise UserError(f"source (personas): {MAX_TRIES} draws gave no combination of values that is possible")
+        raise UserError(f"source (personas): {MAX_TRIES} draws gave no possible combination of values{self.remedy}")
 
     def _banned(self, number: int, places: Sequence[int]) -> set[int]:
         """Values of an attribute that never come with those of earlier ones."""
@@ -132,11 +159,31 @@ def _without(weights: Sequence[int], places: set[int]) -> list[int]:
 
 
 def number_in(span: tuple[Number, Number], draws: Draws) -> Number:
-    """A number of a range, each as likely; of whole ends a whole one, else with two digits after the point."""
+    """A number of a range, each as likely: of whole ends a whole one, else with NUM_DIGITS digits of the width."""
     low, high = span
     if isinstance(low, int) and isinstance(high, int):
         return draws.between(low, high)
-    return round(low + (high - low) * draws.below(1 << 32) / ((1 << 32) - 1), 2)
+    width = high - low
+    if not width:
+        return low
+    places = max(0, NUM_DIGITS - 1 - int(f"{width:e}".partition("e")[2]))
+    step = 10.0**-places
+    number = round(low + width * draws.below(1 << 32) / ((1 << 32) - 1), places)
+    if number < low:
+        number = round(number + step, places)
+    elif number > high:
+        number = round(number - step, places)
+    return min(max(number, low), high)
+
+
+def check_phrases(attribute: Attribute, phrases: Iterable[str], where: str) -> None:
+    """Raise UserError for a phrase of a value that the attribute never has; a range has numbers as values."""
+    for value in phrases:
+        if attribute.has(value):
+            continue
+        if all(isinstance(each, str) for each in attribute.values):
+            raise UserError(f"{where}: no value '{value}'{nearest(value, attribute.texts)}")
+        raise UserError(f"{where}: '{value}' is no number of its ranges ({', '.join(attribute.texts[:9])})")
 
 
 def check_sentence(text: str, names: Sequence[str]) -> None:

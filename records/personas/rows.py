@@ -9,7 +9,7 @@ from gristmill.records.functions.draws import Draws
 from gristmill.records.ids import fingerprint
 from gristmill.records.personas.fitting import fit_network
 from gristmill.records.personas.marginals import read_marginals
-from gristmill.records.personas.network import Network, check_sentence
+from gristmill.records.personas.network import Network, check_phrases, check_sentence
 from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.schema import RESERVED
 from gristmill.records.spec import nearest, placement
@@ -24,9 +24,11 @@ class PersonaRowsSpec:
     table: str | None = placement(None)
     attributes: tuple[str, ...] = ()  # Columns of `table` that become attributes; default: all but `weight`.
     weight: str | None = None  # Column of `table` with the weight of each row; default: all weigh the same.
-    # Fewest rows of `table` that hold a value, or a pair of values of two attributes, for it to be drawn.
+    # Fewest rows of `table` that hold a value, a range of numbers, or a pair of these of two attributes, for it to be
+    # drawn. As many rows lie below and above each number that is drawn, or hold it.
     min_count: int = 5
-    num_bins: int = 16  # Ranges that each column of numbers of `table` is divided into, with about as many rows.
+    # Ranges at most that each column of numbers of `table` is divided into, with about as many rows each.
+    num_bins: int = 16
     # Template of the sentence in the column `persona`, with names of attributes in braces; required with `table`.
     persona: str | None = None
     # What stands in the sentence instead of a value: a table for each attribute, as in { sex = { F = "woman" } }.
@@ -47,7 +49,7 @@ class PersonaRows(RowFunction):
     """A column for each attribute, and `persona`, a sentence that states them."""
 
     kind: ClassVar[str] = "personas"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2  # 2: fractions with the digits of their range; min_count holds for numbers
     Spec: ClassVar[type] = PersonaRowsSpec
     spec: PersonaRowsSpec
 
@@ -60,6 +62,8 @@ class PersonaRows(RowFunction):
         for name in spec.phrases:
             if name not in self.columns[:-1]:
                 raise UserError(f"source (personas): phrases: no attribute '{name}'{nearest(name, self.columns[:-1])}")
+        for each in self.network.attributes:
+            check_phrases(each, spec.phrases.get(each.name, {}), f"source (personas): phrases.{each.name}")
         self.network.attributes = tuple(
             replace(each, phrases={**each.phrases, **spec.phrases.get(each.name, {})})
             for each in self.network.attributes
@@ -83,6 +87,10 @@ class PersonaRows(RowFunction):
             raise UserError("source (personas): attributes must be distinct, and none may be called persona")
         network = fit_network(table, names, spec.weight, spec.min_count, spec.num_bins, [str(spec.persona)])
         network.about = f"the rows of {path}"
+        network.remedy = (
+            f": too few rows of {path} share two values; lower num_bins (now {spec.num_bins}), so that ranges of "
+            f"numbers hold more rows, lower min_count (now {spec.min_count}), or name fewer attributes"
+        )
         return network
 
     @property

@@ -44,10 +44,9 @@ class Arithmetic(TaskFamily):
         sign = draws.choice("++--×")
         rank = 2 if sign == "×" else 1
         texts = [
-            f"({text})" if own < rank or (own == rank and side == 1 and sign == "-") or (side == 1 and text[0] == "-")
-            else text
-            for side, (text, _, own) in enumerate((left, right))
-        ]  # fmt: skip
+            f"({text})" if inner < rank or (inner == rank and side == 1 and sign == "-") else text
+            for side, (text, _, inner) in enumerate((left, right))
+        ]
         value = {"+": left[1] + right[1], "-": left[1] - right[1], "×": left[1] * right[1]}[sign]
         return f"{texts[0]} {sign} {texts[1]}", value, rank
 
@@ -128,9 +127,9 @@ class Systems(TaskFamily):
     def _rows(self, size: int, draws: Draws) -> list[list[int]]:
         while True:
             rows = []
-            for own in range(size):
+            for number in range(size):
                 row = [0] * size
-                for place in {own, *(draws.below(size) for _ in range(2))}:
+                for place in {number, *(draws.below(size) for _ in range(2))}:
                     row[place] = draws.between(1, 5) * draws.choice((1, -1))
                 rows.append(row)
             if rank(rows) == size:

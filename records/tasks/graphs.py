@@ -158,15 +158,15 @@ class MapColors(TaskFamily):
 
 def shortest(roads: dict[tuple[int, int], int], start: int, goal: int) -> int:
     """The length of the shortest route over two-way roads (Dijkstra 1959); there is one."""
-    known: set[int] = set()
+    settled: set[int] = set()
     queue = [(0, start)]
     while queue:
         length, place = heapq.heappop(queue)
         if place == goal:
             break
-        if place in known:
+        if place in settled:
             continue
-        known.add(place)
+        settled.add(place)
         for (a, b), step in roads.items():
             if place in (a, b):
                 heapq.heappush(queue, (length + step, a + b - place))

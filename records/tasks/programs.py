@@ -7,6 +7,9 @@ from gristmill.records.functions.draws import Draws
 from gristmill.records.tasks.contract import Task, TaskFamily
 
 NUM_TESTS = 6
+RESULT = (
+    "order_in_test"  # variable of the tests; they share a namespace with the program, whose function has another name
+)
 Step = tuple[str, str, Callable[[list[int]], list[int]]]  # words, Python of a list `values`, the same as a function
 
 
@@ -125,9 +128,9 @@ class OrderPrograms(TaskFamily):
     def _check(self, name: str, case: tuple[int, Any], nothing: str) -> str:
         size, pairs = case
         return (
-            f"order = list({name}({size}, {pairs}))\n"
-            f"assert sorted(order) == list(range({size}))\n"
-            f"assert all(order.index(a) < order.index(b) for a, b in {pairs})"
+            f"{RESULT} = list({name}({size}, {pairs}))\n"
+            f"assert sorted({RESULT}) == list(range({size}))\n"
+            f"assert all({RESULT}.index(a) < {RESULT}.index(b) for a, b in {pairs})"
         )
 
     def _program(self, name: str, nothing: str) -> str:

@@ -43,7 +43,7 @@ class TaskRows(RowFunction):
     """Columns `question`, `reference`, `task` (the family), `difficulty` (the level) and `tests` ("" for answers)."""
 
     kind: ClassVar[str] = "tasks"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2  # 2: no variable of a test has the name of its function
     Spec: ClassVar[type] = TaskRowsSpec
     spec: TaskRowsSpec
 

@@ -50,7 +50,7 @@ class Rewriting(TaskFamily):
             )
         )
         question = draws.choice(
-            (f"What is the string after {steps} steps?", f"Which string is there after {steps} steps?")
+            (f"What is the string after {steps} steps?", f"What does the string look like after {steps} steps?")
         )
         form = "Answer with the letters of the string, without spaces."
         return Task("\n".join([intro, *lines, f"{how} {question} {form}"]), text, steps)
@@ -61,12 +61,12 @@ class Automaton(TaskFamily):
 
     name = "automaton"
     about = "the state of a finite automaton after it reads a word"
-    dial = "letters of the word: 3 × level + 2; states: 3 to 7"
+    dial = "letters of the word: 3 × level + 2; rooms: 3 to 6"
     form = "name of a room"
 
     def task(self, level: int, draws: Draws) -> Task:
         num_letters, size = 3 * level + 2, 3 + (level + 1) // 3
-        rooms = draws.sample(ROOMS, min(size, 7))
+        rooms = draws.sample(ROOMS, size)
         word = [draws.choice("LR") for _ in range(num_letters)]
         moves = {(room, sign): target for room in rooms for sign, target in zip("LR", draws.sample(rooms, 2))}
         lines = [

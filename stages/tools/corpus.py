@@ -20,7 +20,7 @@ from gristmill.stages.tools.contract import Tool, ToolFailed, TrajectoryState, c
 K1, B = 1.2, 0.75  # saturation of term counts, and how much the length of a passage counts
 WORD = re.compile(r"\w+")
 ROWS_A_TIME, FIRST_ROWS = 4096, 16
-DESCRIPTION = "Searches a collection of texts and returns the passages that fit the query best."
+DESCRIPTION = "Searches a collection of texts and returns the passages that best match the query."
 
 
 def words_of(text: str) -> list[str]:
@@ -103,7 +103,7 @@ class CorpusTool(Tool):
         assert self._index is not None
         query = arguments["query"]
         if not words_of(query):
-            raise ToolFailed("the query has no word")
+            raise ToolFailed("the query contains no words")
         best = self._index.best(query, self._num_passages)
         if not best:
             return "(nothing was found)"

@@ -15,8 +15,9 @@ from gristmill.stages.tools.contract import NOTHING, Tool, ToolFailed, Trajector
 from gristmill.stages.tools.schema import FunctionSchema
 
 HARNESS, CLOCK = "_gristmill_tools", "_gristmill_clock"  # modules of the sandbox, made of harness.py and clock.py
-PYTHON = """Runs Python code and returns what it prints, and the value of the expression that it ends in. Variables, \
-functions and imports stay for the next call. Only the standard library is there, and no network."""
+PYTHON = """Runs Python code and returns its output, and the value of its last statement if that is an expression. \
+Variables, functions and imports persist between calls. Only the standard library is available, and there is \
+no network access."""
 
 
 def harness() -> Warm:

@@ -102,19 +102,19 @@ class Trajectory(Stage):
             return [None] * rows.num_rows
         return [tool_names(text) for text in rows.column(column).to_pylist()]
 
-    def _reason(self, found: Tally, failed_share: float) -> str | None:
+    def _reason(self, counts: Tally, failed_share: float) -> str | None:
         spec = self.spec
         verdicts = (
-            ("malformed", found.problem is not None),
-            ("no_answer", spec.need_answer and not found.has_answer),
-            ("error_answer", spec.need_answer and found.repeats_error),
-            ("few_calls", found.calls < spec.min_calls),
-            ("many_calls", spec.max_calls is not None and found.calls > spec.max_calls),
-            ("many_turns", spec.max_turns is not None and found.turns > spec.max_turns),
-            ("unknown_tool", spec.max_unknown is not None and found.unknown > spec.max_unknown),
-            ("repeated_calls", spec.max_repeats is not None and found.repeats > spec.max_repeats),
+            ("malformed", counts.problem is not None),
+            ("no_answer", spec.need_answer and not counts.has_answer),
+            ("error_answer", spec.need_answer and counts.repeats_error),
+            ("few_calls", counts.calls < spec.min_calls),
+            ("many_calls", spec.max_calls is not None and counts.calls > spec.max_calls),
+            ("many_turns", spec.max_turns is not None and counts.turns > spec.max_turns),
+            ("unknown_tool", spec.max_unknown is not None and counts.unknown > spec.max_unknown),
+            ("repeated_calls", spec.max_repeats is not None and counts.repeats > spec.max_repeats),
             ("failed_calls", failed_share > spec.max_failed_share),
-            ("missing_tool", not found.working_tools.issuperset(spec.must_call)),
+            ("missing_tool", not counts.working_tools.issuperset(spec.must_call)),
         )
         return next((reason for reason, applies in verdicts if applies), None)
 

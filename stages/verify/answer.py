@@ -62,6 +62,7 @@ class Answer(Algebraic):
     """
 
     kind: ClassVar[str] = "answer"
+    revision: ClassVar[int] = 2  # 2: the order counts in lists without brackets and in words of single letters
     Spec: ClassVar[type] = AnswerSpec
     spec: AnswerSpec
 

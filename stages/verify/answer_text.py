@@ -61,6 +61,10 @@ QUANTITY = re.compile(rf"([+-]?{DIGITS}%?)\s*([A-Za-z][A-Za-z ]*)")
 COMMAND = re.compile(r"\\(?:begin|end)\s*\{[a-zA-Z]+\*?\}|\\[A-Za-z]+")
 WORD = re.compile(r"[^\W\d_]{4,}")
 FUNCTIONS = frozenset("sqrt frac sinh cosh tanh asin acos atan arcsin arccos arctan".split())
+# Letters and digits in a row that are no product: capitals, a digit after a letter, or a letter twice.
+RUN = re.compile(r"[A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*")
+WORDLIKE = re.compile(r"[A-Z]{2,}|[A-Za-z0-9]*[A-Za-z]\d[A-Za-z0-9]*|[a-z]*([a-z])[a-z]*\1[a-z]*")
+FUNCTION = re.compile(r"ln|log|exp|sqrt|sin|cos|tan|sec|csc|cot|pi", re.IGNORECASE)
 SHORT_WORDS = frozenset("yes no on odd any all one two six ten none true even".split())
 
 
@@ -247,7 +251,19 @@ def compare(answer: str, reference: str) -> TextVerdict | None:
         return "right" if same_number(value, other_value) else "wrong"
     if is_prose(normal(answer)) or is_prose(normal(reference)):
         return "wrong"
-    return None
+    return _compare_runs(normal(answer), normal(reference))
+
+
+def _compare_runs(one: str, other: str) -> TextVerdict | None:
+    """The verdict on two runs of letters and digits, such as "AB" and "3a2b", of which one is a word and no product.
+
+    None for others, such as "xy" and "yx".
+    """
+    if not (RUN.fullmatch(one) and RUN.fullmatch(other)) or FUNCTION.search(one + " " + other):
+        return None
+    if not (WORDLIKE.fullmatch(one) or WORDLIKE.fullmatch(other)):
+        return None
+    return "right" if one.casefold() == other.casefold() else "wrong"
 
 
 def _quantity(answer: str) -> tuple[Number | None, str]:

@@ -61,7 +61,7 @@ class Consistency(Algebraic):
     """
 
     kind: ClassVar[str] = "consistency"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3  # 3: comparisons as in `answer`
     Spec: ClassVar[type] = ConsistencySpec
     reads_text: ClassVar[bool] = False
     spec: ConsistencySpec

@@ -6,6 +6,7 @@ Parsing and simplifying a model's output may take unlimited time and memory, and
 """
 
 import logging
+import re
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
@@ -21,6 +22,15 @@ EXAMPLES = (
 )
 
 
+# Texts whose order says nothing: sets, "1 or 2", "x = 1, x = 2", signs that stand for two values, unions.
+NO_SEQUENCE = re.compile(
+    r"[=<>≤≥≠±∪;]|\\[{}]|\\(?:pm|mp|cup|cap|leq?|geq?|lt|gt|neq?|in|lbrace|begin)(?![a-z])|\b(?:and|or)\b",
+    re.IGNORECASE,
+)
+BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
+SEPARATOR = re.compile(r",(?!(?<=\d,)\d{3}(?!\d))")  # no comma between the digits of a number
+
+
 def warm() -> None:
     """Let the parser build its tables, which takes longer than most comparisons."""
     logging.disable(logging.CRITICAL)
@@ -29,10 +39,31 @@ def warm() -> None:
 
 
 def is_equal(answer: str, reference: str) -> bool:
-    """Whether `answer` equals `reference`. Raises ValueError if a text is not an expression."""
+    """Whether `answer` equals `reference`. Raises ValueError if a text is not an expression.
+
+    The order counts where both are lists without brackets, and so does the number of entries.
+    """
+    items, expected = sequence(answer), sequence(reference)
+    if len(items) > 1 and len(expected) > 1:
+        return len(items) == len(expected) and all(is_equal(*pair) for pair in zip(items, expected))
+    if items and expected and len(items) + len(expected) > 2 and not any("," in item for item in (*items, *expected)):
+        return False  # a list and one value; "(1, 2)" may stand for "1, 2"
     seed(0)  # sympy tries random numbers where it has no proof, and a verdict must not be random
     gold, parsed = _parse(reference), _parse(answer)
     return bool(verify(gold, parsed, timeout_seconds=None))
+
+
+def sequence(text: str) -> list[str]:
+    """The entries of a list without brackets; [] for a text whose order may say nothing."""
+    if NO_SEQUENCE.search(text):
+        return []
+    items, depth, start = list[str](), 0, 0
+    for place, sign in enumerate(text):
+        depth += BRACKETS.get(sign, 0)
+        if depth == 0 and SEPARATOR.match(text, place):
+            items.append(text[start:place].strip())
+            start = place + 1
+    return [*items, text[start:].strip()]
 
 
 def _parse(text: str) -> list[Any]:

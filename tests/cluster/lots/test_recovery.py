@@ -10,6 +10,7 @@ from gristmill.cluster.errors import Loss, RunFailed
 from gristmill.cluster.lots.in_flight import InFlightLot, Step
 from gristmill.cluster.lots.recovery import Recovery
 from gristmill.cluster.spec import ClusterSpec
+from gristmill.engines.needs import Needs
 
 WORKER, OBJECT = Loss(exceptions.WorkerCrashedError()), Loss(exceptions.ObjectLostError("0" * 56, None, ""))
 
@@ -18,7 +19,7 @@ class Engines:
     """A pool whose engines die for the given reason."""
 
     def __init__(self, reason: str | None) -> None:
-        self.reason, self.removed, self.released = reason, 0, 0
+        self.reason, self.removed, self.released, self.needs = reason, 0, 0, Needs()
 
     def lose(self, member: Any, lot: int, why: str) -> str | None:
         return self.reason

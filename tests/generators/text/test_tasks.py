@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gristmill.engines.contract import Reply
 from gristmill.engines.errors import AskRefused
-from gristmill.generators.text.evol_instruct import OPERATIONS, copies, draw_operation, response_fault
+from gristmill.generators.text.evol_instruct import OPERATIONS, EvolInstructSpec, copies, draw_operation, response_fault
 from gristmill.generators.text.self_instruct import SelfInstructSpec
 from gristmill.generators.text.task_filters import instance_fault, task_fault, task_of
 from gristmill.records.errors import UserError
@@ -194,6 +194,26 @@ def test_long_apologies_and_the_parents_own_words_are_no_fault():
     assert not copies("Rate the new prompt twice.", "Rate the new prompt.", ("new prompt",))
     for fields in ({}, {"instruction": None}, {"instruction": ""}):
         assert refusal("evol_instruct", {}, fields, EVOL) == "missing_field"
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "Describe the water cycle in at most 20 words.",
+        "Draft a new instruction for the night shift, and mark where the original instruction was unclear.",
+        "Translate the instruction below into French, and respond to the instruction that follows it.",
+        "Turn this puzzle into a more demanding version for adults, with either instruction kept.",
+        "Write a new prompt for a drawing class, given the prompt of last week.",
+        "List the x86 and ARM opcodes for addition and say which original instruction set had which.",
+    ],
+)
+def test_good_evolutions_share_words_with_the_templates(instruction):
+    assert not copies(instruction, "", EvolInstructSpec().giveaways)
+
+
+@pytest.mark.parametrize("lead", ["Rewritten instruction: ", "**New Instruction:** ", "Original instruction:\n"])
+def test_labels_of_an_answer_are_copies(lead):
+    assert copies(f"{lead}Name a red fruit.", "", EvolInstructSpec().giveaways)
 
 
 def test_no_built_in_template_can_be_copied_unseen():

@@ -1,6 +1,7 @@
 """`gristmill preview`: the rows of a run with their verdicts, without an output and without Ray; and with an engine."""
 
 import json
+import logging
 import subprocess
 import sys
 from collections import Counter
@@ -26,9 +27,9 @@ QUOTAS = {"pupils": 16, "nurses": 2}
 BALANCE = {"kind": "balance", "column": "audience", "quotas": QUOTAS, "other": 0}
 METHOD = {"kind": "textbook", "topic": "text", "audiences": ["pupils", "nurses"], "template": "{topic}, {audience}"}
 CANNED = ["generator.kind=canned"]
-# Rows of these recipes are compared with the source, which a canned text is unlike.
+# Rows of these recipes are compared with the source or a reference, which a canned text is unlike.
 SLOW = {"decontaminated", "long-documents", "megadoc"}  # they load an encoder
-STRICT = {"code-given", "long-documents", "math-answers", "megadoc"}
+STRICT = {"code-given", "long-documents", "math-answers", "megadoc", "reasoning"}
 
 
 def recipe(folder: Path, **changes: Any) -> str:
@@ -94,6 +95,31 @@ def test_the_terminal_shows_panels_and_a_summary_and_writes_nothing(
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 3
 
 
+@pytest.mark.parametrize(("num_rows", "limits", "num_shown"), [(5, {}, 6), (6, {}, 6), (1, {}, 3), (5, {"asks": 5}, 5)])
+def test_the_samples_of_a_row_are_compared_as_in_a_run(
+    num_rows: int, limits: dict[str, int], num_shown: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gristmill")
+    logging.getLogger("gristmill").propagate = True
+    rows = gristmill.preview(
+        {
+            "name": "groups",
+            "lot_size": 12,
+            "source": {"items": ["a", "b", "c"], "samples": 3, "together": True},
+            "generator": {"kind": "canned", "num_words": 20},
+            "stages": [{"kind": "canned_judge", "name": "judge"}, {"kind": "best_of"}],
+            "limits": limits,
+        },
+        num_rows,
+    )
+    sizes = [row["stages"][-1]["findings"]["best_of_size"] for row in rows]
+    assert len(rows) == num_shown and sizes == [3] * 3 + ([2] * 2 if limits else [3] * (num_shown - 3))
+    notes = [record.getMessage() for record in caplog.records if "stay together" in record.getMessage()]
+    assert notes == [f"preview: {num_shown} rows instead of {num_rows}, as the 3 samples of a row stay together"] * (
+        num_shown > num_rows
+    )
+
+
 def test_without_an_engine_there_is_no_ray(tmp_path: Path) -> None:
     code = f"import sys, gristmill; gristmill.preview({recipe(tmp_path)!r}, 2); sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -136,7 +162,7 @@ def test_parts_with_an_engine_run_on_ray(tmp_path: Path, ray_session: None) -> N
 TEXT_RECIPES = sorted(
     path.stem
     for path in (SHIPPED / "recipes").glob("*.toml")
-    if load_table(str(path)).get("generator", {"kind": "model"})["kind"]
+    if load_table(str(path)).get("generator", {"kind": "teacher"})["kind"]  # [[generators]] are teachers
     not in ("model", "simulator", "passthrough", "diffusers")
 )
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gristmill.jobs.flow.spec import load_flow
+from gristmill.jobs.preview.run import finished_rows, first_asks, sample_plan
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.recipes.toml_file import load_table
@@ -94,3 +95,78 @@ def test_the_changes_of_a_flow_do_the_same() -> None:
     step = {"name": "write", "verb": "produce", "recipe": tables(), "set": {"generator": {"kind": "canned"}}}
     _, steps = load_flow({"name": "f", "steps": [step]})
     assert (steps["write"] or {})["generator"] == {"kind": "canned"}
+
+
+ENDPOINT = {
+    **{"kind": "endpoint", "model": "org/big", "base_url": "http://localhost:1/v1", "api_key_env": "KEY"},
+    **{"price_in": 1.0, "price_out": 4.0, "extra_body": {"reasoning_effort": "low"}, "requests_per_minute": 9},
+}
+PAID_JUDGE = {"kind": "judge", "endpoint": {k: v for k, v in ENDPOINT.items() if k != "kind"}}
+COST = {"cost": 2.0, "asks": 8}
+CYCLE = {"items": [{"text": "a"}], "cycle": True}
+QUESTION = {"kind": "prompt", "template": "{question}"}
+TWO = [{**TEACHER, "share": 2.0}, {**ENDPOINT, "when": "a"}]
+COST_NOTE = "limits.cost is ignored: nothing has a price without the model"
+# changes to the tables -> columns that the rows then have, and lines of the log
+TRIALS: dict[str, tuple[dict[str, Any], set[str], list[str]]] = {
+    "regex": ({"generator": {**TEACHER, "regex": "[0-9]+"}}, set(), []),
+    "grammar": ({"generator": {**ENDPOINT, "grammar": 'root ::= "a"'}}, set(), []),
+    "choice": ({"generator": {**TEACHER, "choice": ["yes", "no"]}}, set(), []),
+    "schema": ({"generator": {**TEACHER, "json_schema": {"type": "object", "properties": {}}}}, set(), []),
+    "logprobs": ({"generator": {**TEACHER, "logprobs": True}}, {"logprob_mean"}, []),
+    "parser": ({"generator": {**TEACHER, "reasoning_parser": "qwen3"}}, {"reasoning", "tokens_reasoning"}, []),
+    "both": ({"generator": {**TEACHER, "reasoning_parser": "qwen3", "reasoning": True}}, {"reasoning"}, []),
+    "reasoning": ({"generator": {**ENDPOINT, "reasoning": True}}, {"reasoning"}, []),
+    "tools": ({"generator": {**TEACHER, "tool_parser": "hermes"}}, set(), []),
+    "cost": ({"generator": ENDPOINT, "limits": COST}, set(), [COST_NOTE]),
+    "cost alone": (
+        {"generator": ENDPOINT, "limits": {"cost": 2.0}, "source": CYCLE},
+        set(),
+        [COST_NOTE, "limits.asks = 256: no other limit would end a run without the model"],
+    ),
+    "time alone": (
+        {"limits": {"device_s": 60}, "source": {"kind": "tasks"}, "method": QUESTION},
+        set(),
+        ["limits.asks = 256: no other limit would end a run without the model"],
+    ),
+    "several": (
+        {"generator": None, "generators": [*TWO, {**ENDPOINT, "name": "x", "reasoning": True}],
+         "division": {"column": "text"}, "limits": COST, "cluster": {"pools": {"model": {"replicas": 2}, "judge": {}}}},
+        {"generator", "reasoning"},
+        [COST_NOTE, "cluster.pools.model is ignored: canned answers need no engine"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_any_key_of_a_recipe_of_texts_can_be_tried_without_a_model(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    changes, columns, notes = TRIALS[name]
+    recipe = {"source": {"items": [{"text": "a"}, {"text": "b"}]}, "stages": [PAID_JUDGE], "cluster": {}, **changes}
+    whole = {key: value for key, value in tables(**recipe).items() if value is not None}
+    settings = ["generator.kind=canned", "stages.0.kind=canned_judge", "generator.num_words=9"]
+    caplog.set_level(logging.INFO, "gristmill")
+    logging.getLogger("gristmill").propagate = True
+    compiled = compile_recipe(load(whole, settings))
+    compiled.check()
+    assert not compiled.paid_parts and not compiled.remote_pools and compiled.recipe.limits.cost is None
+    assert columns | {"judge_score"} <= set(compiled.schema.names)
+    lines = [record.getMessage() for record in caplog.records]
+    assert set(notes) == {line for line in lines if line.startswith(("limits", "cluster"))}
+    for line in lines:
+        assert line.count("\n") == 0
+    plan = sample_plan(compiled, 4)
+    rows = finished_rows(compiled, plan, first_asks(compiled, plan), lambda *_: None)
+    assert rows.num_rows == min(4, plan.num_asks or 4) and rows.column("text").null_count == 0
+
+
+@pytest.mark.parametrize("cluster", [{"price_per_device_hour": 2.0}, {}])
+def test_a_limit_on_the_cost_stays_where_something_has_a_price(cluster: dict[str, Any]) -> None:
+    stages = [] if cluster else [PAID_JUDGE]
+    recipe = load(tables(stages=stages, limits=COST, cluster=cluster), ["generator.kind=canned"])
+    assert recipe.limits.cost == 2.0
+
+
+def test_a_structure_that_canned_answers_match_stays() -> None:
+    settings = ["generator.kind=canned", 'generator.answers=[{ when = "", say = ["12"] }]']
+    table = load_table(tables(generator={**TEACHER, "regex": "[0-9]+"}), settings)
+    assert table["generator"] == {"kind": "canned", "regex": "[0-9]+", "answers": [{"when": "", "say": ["12"]}]}

@@ -148,7 +148,14 @@ def test_no_pair_of_values_is_rare_in_the_table(tmp_path: Path) -> None:
         ([{"name": f"n{at}", "age": at} for at in range(40)], "'name' has no value that 5 rows hold"),
         ([{"name": f"n{at % 250}", "age": at} for at in range(2500)], "'name' has 250 values, above 200"),
         ([{"name": ["a"], "age": 1}] * 9, "neither text nor number"),
-        ([{"name": None, "age": 1}] * 9, "no row|neither text|no value"),
+        ([{"name": None, "age": 1}] * 9, "column 'name' is empty in every row: leave it out of attributes"),
+        ([{"name": "a", "age": None}] * 9, "column 'age' is empty in every row"),
+        ([{"name": "a", "age": None}, {"name": None, "age": 1}] * 9, "no row has a value in every column"),
+        ([{"name": "a", "age": at} for at in range(7)], "'age' has 7 rows, too few for ranges .* lower min_count"),
+        (
+            [{"name": f"n{at % 5}", "age": at} for at in range(100)],
+            r"no possible combination of values: .* lower num_bins \(now 16\).* lower min_count \(now 5\)",
+        ),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(rows: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
@@ -157,6 +164,37 @@ def test_a_table_that_does_not_fit_is_refused(rows: list[dict[str, Any]], messag
     with pytest.raises(UserError, match=message) as caught:
         made(table=str(path), persona="{name}", min_count=5)
     assert "\n" not in str(caught.value)
+
+
+def fitted(path: Path, values: list[int] | list[float], **keys: Any) -> PersonaRows:
+    path.write_text("".join(json.dumps({"x": value}) + "\n" for value in values))
+    return made(**{"table": str(path), "persona": "{x}", **keys})
+
+
+@pytest.mark.parametrize("min_count", [1, 2, 5, 9])
+@pytest.mark.parametrize(
+    "values", [list(range(20, 40)), [1] * 9 + list(range(2, 90, 4)), [2.5, 7.25] * 8 + [1e6, -3.0]]
+)
+def test_min_count_holds_for_numbers(values: list[Any], min_count: int, tmp_path: Path) -> None:
+    """A range holds that many rows, and as many lie at or beyond each number that is drawn, on both sides."""
+    function = fitted(tmp_path / "rows.jsonl", values, min_count=min_count)
+    spans = function.network.attributes[0].values
+    for low, high in spans:
+        assert len(spans) == 1 or sum(low <= value <= high for value in values) >= min_count
+    for row in rows(function, 300):
+        assert sum(value <= row["x"] for value in values) >= min_count
+        assert sum(value >= row["x"] for value in values) >= min_count
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0005, 0.004), (1e-9, 3e-9), (0.1, 0.3), (1e6, 5e9), (-0.02, -0.01), (3.0, 3.5)]
+)
+def test_fractions_stay_in_their_range_and_differ(low: float, high: float, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).uniform(low, high, 400).tolist()
+    drawn = [row["x"] for row in rows(fitted(tmp_path / "rows.jsonl", values), 300)]
+    assert min(values) <= min(drawn) and max(drawn) <= max(values)
+    assert len(set(drawn)) > 250 and abs(np.mean(drawn) - np.mean(values)) < 0.1 * (high - low)
+    assert all(len(repr(number)) < 14 for number in drawn)
 
 
 def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
@@ -217,6 +255,8 @@ def test_a_file_of_marginals(tmp_path: Path) -> None:
         (', "*" = [1, 1]', "", "weights lack the value '18-29' of age"),
         ("{job}.", "{jobs}.", r"no attribute 'jobs' \(did you mean 'job'\?\)"),
         ("doctor = ", "docter = ", r"phrases: no value 'docter' \(did you mean 'doctor'\?\)"),
+        ("weights = [1, 3]", 'weights = [1, 3]\nphrases = { "10-17" = "a" }', "'10-17' is no number of its ranges"),
+        ('"18-29"]', '"29-18"]', "the range '29-18' ends before it begins: write '18-29'"),
         ('name = "job"', 'name = "age"', "this name is taken"),
         ('name = "job"', 'name = "id"', "has the name of a column that every row has|no attribute 'job'"),
         ("[[attributes]]", "[attributes]]", "not valid TOML"),
@@ -239,6 +279,8 @@ def test_a_bad_file_is_refused_in_one_line(old: str, new: str, message: str, tmp
         ({"weight": "w"}, "are for table"),
         ({"persona": "Somebody."}, "names no attribute"),
         ({"phrases": {"job": {"a": "b"}}}, "phrases: no attribute 'job'"),
+        ({"phrases": {"sector": {"profesional": "b"}}}, r"phrases.sector: no value 'profesional' \(did you mean 'prof"),
+        ({"phrases": {"age": {"90": "b"}}}, r"phrases.age: '90' is no number of its ranges \(16-19, "),
         ({"table": "nowhere.csv", "persona": "{age}"}, "nowhere.csv"),
         ({"table": "package:adult/train", "persona": "{age}", "attributes": ["agee"]}, r"no column 'agee' \(did you"),
         ({"table": "package:adult/train", "persona": "{age}", "attributes": ["age"], "weight": "sex"}, "not a number"),

@@ -1,5 +1,6 @@
 """Families of tasks: another solver agrees, answers can be told apart, levels are levels, and rows are reproducible."""
 
+import ast
 import random
 import re
 from itertools import pairwise
@@ -156,6 +157,19 @@ def executed(rows: list[tuple[str, str]]) -> list[str]:
         return [str(verdict) for verdict in stage.run(batch).column("execute_verdict").to_pylist()]
     finally:
         stage.close()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_tests_assign_no_name_of_a_program(name: str) -> None:
+    """A test that assigns the name of the function, or a word of the question, breaks the calls after it."""
+    functions = set()
+    for task in tasks(name, 2, 150):
+        functions |= {n.name for n in ast.walk(ast.parse(task.reference)) if isinstance(n, ast.FunctionDef)}
+        lines = [line for line in ast.parse(task.tests).body if isinstance(line, ast.Assign)]
+        variables = {target.id for line in lines for target in line.targets if isinstance(target, ast.Name)}
+        assert not variables & set(re.findall(r"[A-Za-z_]+", f"{task.question} {task.reference}"))
+        exec(f"{task.reference}\n{task.tests}", {})
+    assert len(functions) >= 5
 
 
 def test_programs_pass_their_tests_and_others_fail() -> None:

@@ -126,7 +126,7 @@ def test_answers_of_functions(toolset: Toolset) -> None:
         ("add", '{"a": "1"}', "bad_arguments", "do not fit its schema: $.a: '1' is not of type 'integer'"),
         ("add", '{"a": 1, "c": 1}', "bad_arguments", "Additional properties are not allowed"),
         ("fail", '{"word": "x"}', "failed", "LookupError: no such word: x"),
-        ("search", '{"query": "!"}', "failed", "the query has no word"),
+        ("search", '{"query": "!"}', "failed", "the query contains no words"),
     ],
 )
 def test_a_wrong_call_gets_a_message(toolset: Toolset, name: str, arguments: str, failure: str, message: str) -> None:
