@@ -62,7 +62,7 @@ COMMAND = re.compile(r"\\(?:begin|end)\s*\{[a-zA-Z]+\*?\}|\\[A-Za-z]+")
 WORD = re.compile(r"[^\W\d_]{4,}")
 FUNCTIONS = frozenset("sqrt frac sinh cosh tanh asin acos atan arcsin arccos arctan".split())
 # Letters and digits in a row that are no product: capitals, a digit after a letter, or a letter twice.
-RUN = re.compile(r"[A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*")
+RUN = re.compile(r"(?=[0-9]*[A-Za-z])[A-Za-z0-9]+")
 WORDLIKE = re.compile(r"[A-Z]{2,}|[A-Za-z0-9]*[A-Za-z]\d[A-Za-z0-9]*|[a-z]*([a-z])[a-z]*\1[a-z]*")
 FUNCTION = re.compile(r"ln|log|exp|sqrt|sin|cos|tan|sec|csc|cot|pi", re.IGNORECASE)
 SHORT_WORDS = frozenset("yes no on odd any all one two six ten none true even".split())
