@@ -76,7 +76,7 @@ class BatchSender:
     def _start(self, work: Coroutine[Any, Any, None], keys: Set[str] = frozenset()) -> None:
         """Run `work`. If it fails, whatever the reason, the calls `keys` get the fault: none waits for ever."""
 
-        async def guarded() -> None:
+        async def guard() -> None:
             try:
                 await work
             except Fault as fault:
@@ -86,7 +86,7 @@ class BatchSender:
             finally:
                 self._running -= keys
 
-        task = asyncio.ensure_future(guarded())
+        task = asyncio.ensure_future(guard())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

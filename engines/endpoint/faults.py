@@ -21,7 +21,7 @@ MAX_CHARS = 200  # of a server's message
 MAX_MATCHED = 4000  # characters of it that are compared with words
 QUOTES = ("input", "ctx", "url")  # keys of an error of pydantic that quote the request or say nothing
 # The same in its text form, which vLLM sends.
-QUOTED_INPUT = r"""['"]input['"]\s*:.*?(?=['"](?:ctx|url)['"]\s*:|\}\s*,\s*\{\s*['"]type['"]|$)"""
+INPUT_QUOTE = r"""['"]input['"]\s*:.*?(?=['"](?:ctx|url)['"]\s*:|\}\s*,\s*\{\s*['"]type['"]|$)"""
 MAX_RETRY_AFTER_S = 600.0
 
 
@@ -115,11 +115,11 @@ RULES = (
 STATUSES_OF_ALL = frozenset({401, 402, 404, 405, 410, 501})  # what has one of these concerns every call
 
 # Words of a refused request that mean that the server lacks the parameter, not that its value is wrong.
-LACKING = (
+LACK_WORDS = (
     r"unsupported|unrecognized|unknown|unexpected|not (supported|permitted|allowed)|extra (inputs|fields)|extra_forbid"
 )
 # The message speaks of a parameter, not of a text that has its name in it.
-NAMED = (
+PARAMETER_MENTION = (
     r"(parameters?|arguments?|fields?|keys?|property|properties|inputs?|name)\b[^.'\"`]{0,30}[ '\"`]NAME(?!\w)|"
     r"(?<![\w. ])['\"`]?NAME['\"`]?(:| is| are)? ?(not |un|extra |cannot )|"
     r"(un|not )support(ed)? (the )?['\"`]?NAME(?!\w)|body['\"]?(, ?|\.| -> )['\"]?NAME(?!\w)"
@@ -186,11 +186,11 @@ def response_fault(status: int, body: Any, headers: Mapping[str, str], parameter
 
 def _is_lacking(name: str, message: str, is_stated: bool) -> bool:
     """Whether a message says that the server lacks a parameter, or allows less of it. `is_stated`: it is about it."""
-    if not is_stated and not _has(NAMED.replace("NAME", re.escape(name)), message):
+    if not is_stated and not _has(PARAMETER_MENTION.replace("NAME", re.escape(name)), message):
         return name in COUNTS and _has(r"\blogprobs?\b", message) and _has(r"greater than|max(imum)? allowed", message)
     if name in COUNTS and _has(TOO_MANY, message):
         return True
-    return _has(LACKING, message) and OTHER_NAME.get(name, "") in message
+    return _has(LACK_WORDS, message) and OTHER_NAME.get(name, "") in message
 
 
 def _codes(body: Any) -> str:
@@ -214,7 +214,7 @@ def message_text(body: Any) -> str:
     if re.match(r"\s*(<!doctype|<html)", text, re.IGNORECASE):
         title = re.search(r"<title>([^<]{0,200})</title>", text, re.IGNORECASE)
         text = f"an HTML page{f' ({title[1].strip()})' if title else ''}"
-    return re.sub(QUOTED_INPUT, "", text, flags=re.DOTALL)
+    return re.sub(INPUT_QUOTE, "", text, flags=re.DOTALL)
 
 
 def message_of(body: Any) -> str:
