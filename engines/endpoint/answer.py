@@ -1,7 +1,7 @@
 """Reads the JSON of an answer. Whatever is missing or misshapen in it is a fault, and the call is sent again."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gristmill.engines.contract import Logprobs, Reply, ToolCall
@@ -36,6 +36,11 @@ def read_answer(data: Any, spec: EndpointSettings, prompt_chars: int, wants_logp
     if not isinstance(text, str | None) or not isinstance(reasoning, str | None) or not isinstance(finish, str):
         raise Fault("broken", "malformed answer", "its text is no text", cost=stated_cost(data, spec))
     tokens_in, tokens_cached, tokens_out, tokens_reasoning = read_usage(data, prompt_chars, text or "", reasoning or "")
+    num_answer = tokens_out - tokens_reasoning
+    if reasoning and text and spec.chat and places and len(places[0]) == tokens_out:
+        # The logprobs are those of all tokens: which of them spell the answer is known.
+        num_answer = num_spelling(text, [str(token.get("token") or "") for token in logprobs["content"]]) or num_answer
+        tokens_reasoning = tokens_out - num_answer
     cost = spec.cost(tokens_in, tokens_cached, tokens_out)
     if finish == "error":
         words = "the server stopped in the middle of the answer"
@@ -52,7 +57,7 @@ def read_answer(data: Any, spec: EndpointSettings, prompt_chars: int, wants_logp
         reasoning,
         tokens_reasoning,
         calls,
-        answer_logprobs(places, tokens_out - tokens_reasoning if reasoning else len(places[0])) if places else None,
+        answer_logprobs(places, num_answer if reasoning else len(places[0])) if places else None,
         tokens_cached,
         cost,
     )
@@ -78,7 +83,8 @@ def read_usage(data: Mapping[str, Any], prompt_chars: int, text: str, reasoning:
     tokens_out = _count(usage, "completion_tokens", -(-num_chars // CHARS_PER_TOKEN))
     cached = min(_count(usage.get("prompt_tokens_details"), "cached_tokens", 0), tokens_in)
     share = round(tokens_out * len(reasoning) / num_chars) if num_chars else 0
-    thought = min(_count(usage.get("completion_tokens_details"), "reasoning_tokens", share), tokens_out)
+    # Servers that part the reasoning without counting it state 0.
+    thought = min(_count(usage.get("completion_tokens_details"), "reasoning_tokens", share) or share, tokens_out)
     return tokens_in, cached, tokens_out, thought
 
 
@@ -96,6 +102,16 @@ def read_logprobs(logprobs: Mapping[str, Any], is_chat: bool) -> tuple[list[floa
     pairs = zip(logprobs.get("token_logprobs") or (), logprobs.get("top_logprobs") or itertools.repeat(None))
     places = [(float(value), [float(v) for v in (top or {}).values()]) for value, top in pairs if value is not None]
     return [chosen for chosen, _ in places], [top for _, top in places]
+
+
+def num_spelling(text: str, tokens: Sequence[str]) -> int:
+    """The number of last tokens that spell a text; 0 if they do not."""
+    spelled = ""
+    for number, token in enumerate(reversed(tokens), 1):
+        spelled = token + spelled
+        if text.strip() in spelled:
+            return number
+    return 0
 
 
 def answer_logprobs(places: tuple[list[float], list[list[float]]], num_answer: int) -> Logprobs | None:

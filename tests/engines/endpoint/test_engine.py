@@ -423,19 +423,31 @@ def test_tools() -> None:
     assert server.bodies[0]["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"a": 1}'
 
 
-def test_logprobs_of_the_reasoning_do_not_count() -> None:
-    content = [{"token": "x", "logprob": value, "top_logprobs": []} for value in (-9.0, -9.0, -0.5, -1.5)]
+@pytest.mark.parametrize(
+    ("tokens", "details"),
+    [
+        ("xxxx", {"reasoning_tokens": 2}),
+        (["h", "m", "a", " b"], {"reasoning_tokens": 0}),  # as servers state that part it without counting it
+        (["h", "m", "a", " b"], None),
+    ],
+)
+def test_logprobs_of_the_reasoning_do_not_count(tokens: list[str], details: dict[str, int] | None) -> None:
+    values = (-9.0, -9.0, -0.5, -1.5)
+    content = [{"token": token, "logprob": value, "top_logprobs": []} for token, value in zip(tokens, values)]
 
     def change(data: dict[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
         data["choices"][0]["message"] |= {"content": "a b", "reasoning_content": "hm"}
-        data["choices"][0]["logprobs"] = {"content": content}
-        details = {"completion_tokens_details": {"reasoning_tokens": 2}}
-        return {**data, "usage": {"prompt_tokens": 3, "completion_tokens": 4, **details}}
+        if body.get("logprobs"):
+            data["choices"][0]["logprobs"] = {"content": content}
+        usage = {"prompt_tokens": 3, "completion_tokens": 4, "completion_tokens_details": details}
+        return {**data, "usage": usage}
 
     with Proxy(change=change) as server:
         (reply,) = ask(spec_of(server), ["ask"], form=AnswerForm(logprobs=True, reasoning=True))
+        (plain,) = ask(spec_of(server), ["ask"], form=AnswerForm(reasoning=True))
     assert isinstance(reply, Reply) and reply.reasoning == "hm" and reply.logprobs is not None
     assert (reply.logprobs.mean, reply.logprobs.min) == (-1.0, -1.5) and math.isnan(reply.logprobs.entropy)
+    assert isinstance(plain, Reply) and reply.tokens_reasoning == plain.tokens_reasoning == 2
 
 
 def test_logprobs() -> None:
