@@ -37,7 +37,7 @@ def read_answer(data: Any, spec: EndpointSettings, prompt_chars: int, wants_logp
         raise Fault("broken", "malformed answer", "its text is no text", cost=stated_cost(data, spec))
     tokens_in, tokens_cached, tokens_out, tokens_reasoning = read_usage(data, prompt_chars, text or "", reasoning or "")
     num_answer = tokens_out - tokens_reasoning
-    if reasoning and text and spec.chat and places and len(places[0]) == tokens_out:
+    if reasoning and text and spec.chat and logprobs and places and len(places[0]) == tokens_out:
         # The logprobs are those of all tokens: which of them spell the answer is known.
         num_answer = num_spelling(text, [str(token.get("token") or "") for token in logprobs["content"]]) or num_answer
         tokens_reasoning = tokens_out - num_answer
