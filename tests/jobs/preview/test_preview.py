@@ -27,9 +27,13 @@ QUOTAS = {"pupils": 16, "nurses": 2}
 BALANCE = {"kind": "balance", "column": "audience", "quotas": QUOTAS, "other": 0}
 METHOD = {"kind": "textbook", "topic": "text", "audiences": ["pupils", "nurses"], "template": "{topic}, {audience}"}
 CANNED = ["generator.kind=canned"]
-# Rows of these recipes are compared with the source or a reference, which a canned text is unlike.
 SLOW = {"decontaminated", "long-documents", "megadoc"}  # they load an encoder
-STRICT = {"code-given", "long-documents", "math-answers", "megadoc", "reasoning"}
+# Rows of these recipes are compared with the source, a reference or each other, or scored by a judge: a canned text
+# rarely passes.
+STRICT = {
+    *("code-given", "difficulty", "judged", "long-documents", "math-answers", "megadoc", "reasoning"),
+    *("tasks", "tasks-code", "tool-calls"),
+}
 
 
 def recipe(folder: Path, **changes: Any) -> str:
@@ -174,9 +178,9 @@ def test_every_text_recipe_can_be_tried_without_a_model(name: str) -> None:
     compiled = compile_recipe(load(f"package:{name}", settings))
     assert not compiled.pools
     rows = gristmill.preview(f"package:{name}", 6, settings)
-    assert len(rows) == 6
+    assert len(rows) >= 6  # whole groups of samples
     refused = [row["reject"] for row in rows if (row["reject"] or "").startswith("generator:")]
-    assert len(refused) < 6, refused
+    assert len(refused) < len(rows), refused
     assert name in STRICT or any(row["reject"] is None for row in rows), [row["reject"] for row in rows]
 
 
