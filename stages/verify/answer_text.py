@@ -61,9 +61,8 @@ QUANTITY = re.compile(rf"([+-]?{DIGITS}%?)\s*([A-Za-z][A-Za-z ]*)")
 COMMAND = re.compile(r"\\(?:begin|end)\s*\{[a-zA-Z]+\*?\}|\\[A-Za-z]+")
 WORD = re.compile(r"[^\W\d_]{4,}")
 FUNCTIONS = frozenset("sqrt frac sinh cosh tanh asin acos atan arcsin arccos arctan".split())
-# Letters and digits in a row that are no product: capitals, a digit after a letter, or a letter twice.
-RUN = re.compile(r"(?=[0-9]*[A-Za-z])[A-Za-z0-9]+")
-WORDLIKE = re.compile(r"[A-Z]{2,}|[A-Za-z0-9]*[A-Za-z]\d[A-Za-z0-9]*|[a-z]*([a-z])[a-z]*\1[a-z]*")
+RUN = re.compile(r"(?=[0-9]*[A-Za-z])[A-Za-z0-9]+")  # letters and digits in a row
+CAPITALS, DIGIT_AFTER_LETTER = re.compile(r"[A-Z]{2,}"), re.compile(r"[A-Za-z]\d")
 FUNCTION = re.compile(r"ln|log|exp|sqrt|sin|cos|tan|sec|csc|cot|pi", re.IGNORECASE)
 SHORT_WORDS = frozenset("yes no on odd any all one two six ten none true even".split())
 
@@ -261,9 +260,15 @@ def _compare_runs(one: str, other: str) -> TextVerdict | None:
     """
     if not (RUN.fullmatch(one) and RUN.fullmatch(other)) or FUNCTION.search(one + " " + other):
         return None
-    if not (WORDLIKE.fullmatch(one) or WORDLIKE.fullmatch(other)):
+    if not (_is_word(one) or _is_word(other)):
         return None
     return "right" if one.casefold() == other.casefold() else "wrong"
+
+
+def _is_word(run: str) -> bool:
+    """Whether letters and digits in a row are no product: capitals, a digit after a letter, or a letter twice."""
+    repeats = run.isalpha() and run.islower() and len(set(run)) < len(run)
+    return repeats or bool(CAPITALS.fullmatch(run) or DIGIT_AFTER_LETTER.search(run))
 
 
 def _quantity(answer: str) -> tuple[Number | None, str]:

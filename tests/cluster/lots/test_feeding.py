@@ -123,8 +123,8 @@ def test_lots_that_will_reach_a_limit_hold_others_back(ray_session: None, tmp_pa
 
 
 def test_a_second_engine_shares_the_lots(plain: dict[str, str], tmp_path: Path) -> None:
-    """Each engine has a gated ask, so both must go on beside it for the others to be made."""
-    path = recipe(tmp_path, {"replicas": 2}, topics(0))
+    """The asks take a while, so that the second engine is open before the first has made them all."""
+    path = recipe(tmp_path, {"replicas": 2}, topics(0), seconds=0.2)
     run(tmp_path, path, lambda: len(answered(tmp_path)) == NUM_ASKS - 1)
     commits = [json.loads(line) for p in sorted((tmp_path / "out/events").iterdir()) for line in p.open()]
     assert len({e["replica"] for e in commits if e["event"] == "commit"}) == 2

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,17 @@ def kill_replica(server: Proxy, num_calls: int, calls_at_kill: list[int]) -> Non
     """Kill the actor that sends the calls, when so many have come; note how many had."""
     while len(server.bodies) < num_calls:
         time.sleep(0.01)
-    for process in psutil.Process().children(recursive=True):
-        if process.is_running() and "ray::Replica" in " ".join(process.cmdline()):
-            os.kill(process.pid, signal.SIGKILL)
-            calls_at_kill.append(len(server.bodies))
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if "ray::Replica" in " ".join(process.cmdline()) and is_client(process, server):
+                os.kill(process.pid, signal.SIGKILL)
+                calls_at_kill.append(len(server.bodies))
+
+
+def is_client(process: psutil.Process, server: Proxy) -> bool:
+    """Whether a process has a connection to the server."""
+    port = int(server.url.rpartition(":")[2].partition("/")[0])
+    return any(each.raddr and each.raddr.port == port for each in process.net_connections())
 
 
 def test_a_run_outlives_faults_and_its_replica(tmp_path: Path, key: str) -> None:

@@ -166,13 +166,14 @@ def test_yields_and_rejects_add_up(out: Path) -> None:
 def test_cost_is_shared_out_by_tokens(out: Path) -> None:
     book = book_of(out)
     wasted = book.totals.tokens_out - book.totals.kept_tokens
-    cost = {"device_s": 3600.0, "price_per_device_hour": 2.0, "currency": "EUR", "cost": 2.0}
-    cost |= {"per_kept_row": 2 / book.totals.kept, "per_1000_kept_tokens": 2000 / book.totals.kept_tokens}
-    book.cost = cost  # type: ignore[attr-defined]
+    cluster = book.recipe["cluster"]
+    book.starts = [{**book.starts[-1], "device_s": 3600.0, "cost": 2.0}]
+    book.recipe = {**book.recipe, "cluster": {**cluster, "price_per_device_hour": 2.0, "currency": "EUR"}}
     html = page(open_store(str(out)), book)
     assert "EUR, at 2 a device hour" in html and "EUR, kept tokens" in html
     assert f"{money(2.0 * wasted / book.totals.tokens_out)}</td>" in html
-    book.cost = {"device_s": 3600.0}  # type: ignore[attr-defined]
+    book.starts = [{**book.starts[-1], "cost": 0.0}]
+    book.recipe = {**book.recipe, "cluster": cluster}
     assert "device hour" not in page(open_store(str(out)), book)
 
 
