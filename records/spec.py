@@ -137,8 +137,8 @@ def literals(spec: Any, identity: bool = False) -> Any:
     if dataclasses.is_dataclass(spec) and not isinstance(spec, type):
         fields = [f for f in dataclasses.fields(spec) if f.init and not _is_left_out(spec, f, identity)]
         beside = {f.name for f in fields if f.metadata.get(OF_KIND)}
-        own = {f.name: literals(getattr(spec, f.name), identity) for f in fields if f.name not in beside}
-        return {**own, **{k: v for name in beside for k, v in literals(getattr(spec, name), identity).items()}}
+        values = {f.name: literals(getattr(spec, f.name), identity) for f in fields if f.name not in beside}
+        return {**values, **{k: v for name in beside for k, v in literals(getattr(spec, name), identity).items()}}
     if isinstance(spec, Mapping):
         return {str(k): literals(v, identity) for k, v in spec.items()}
     if isinstance(spec, list | tuple):

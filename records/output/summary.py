@@ -85,9 +85,9 @@ class Summary:
 
 def _add(held: dict[str, dict[str, Any]], more: Mapping[str, Mapping[str, Any]]) -> None:
     for group, counts in more.items():
-        own = held.setdefault(group, {})
+        sums = held.setdefault(group, {})
         for label, count in counts.items():
-            own[label] = own.get(label, 0) + count
+            sums[label] = sums.get(label, 0) + count
 
 
 def by_generator(table: pa.Table) -> dict[str, dict[str, float]]:

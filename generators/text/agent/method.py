@@ -13,10 +13,9 @@ import pyarrow as pa
 
 from gristmill.engines.errors import AskRefused
 from gristmill.generators.text import contract
-from gristmill.generators.text.agent.tool_method import ToolMethod
+from gristmill.generators.text.agent.tool_method import ToolMethod, ToolSettings
 from gristmill.generators.text.agent.turns import (
     Turn,
-    Way,
     assistant_texts,
     calls_with_ids,
     json_turn,
@@ -26,39 +25,30 @@ from gristmill.generators.text.agent.turns import (
 )
 from gristmill.generators.text.contract import Ask, Session, Template
 from gristmill.generators.text.prompts import columns_of, render
-from gristmill.records.spec import placement
 from gristmill.records.templates import template_text
 from gristmill.stages.tools.contract import TrajectoryState
-from gristmill.stages.tools.spec import ToolSpec
 from gristmill.stages.trajectory.messages import MESSAGES
 
 SYSTEM = template_text(contract.__file__, "agent/system")
 
 
 @dataclass(frozen=True)
-class AgentSpec:
+class AgentSpec(ToolSettings):
     """Settings of `agent`. The call is named `turn` in the column `turns`."""
 
-    tools: tuple[ToolSpec, ...]  # the tools, a table each; docs/agents.md has their keys
     template: str = "{text}"  # the user's message; `{column}` stands for a column of the source
     system: str = SYSTEM  # system message, with columns like `template`; empty: none
-    # How the model calls tools: "native", in the format of its chat template, which the engine reads; "json", by JSON
-    # in structured output, for models whose template knows no tools.
-    calls: Way = "native"
     max_turns: int = 8  # turns of the model; a row that still calls tools in the last one is refused as "max_turns"
     min_calls: int = 0  # calls before a final answer; a row with fewer is refused as "few_calls"
     # Whether the last turn must be the answer: no tool is offered in it. Otherwise it may be one call too many.
     must_answer: bool = False
-    max_result_chars: int = 4000  # characters of a tool's result; longer ones are cut, with a note
-    workers: int = placement(2)  # processes of the sandbox for each replica
 
     def __post_init__(self) -> None:
         Template(self.template)
         Template(self.system)
-        if not self.tools:
-            raise ValueError("tools needs at least one table, e.g. [[method.tools]] with kind = 'python'")
-        if self.max_turns < 1 or self.min_calls < 0 or self.max_result_chars < 1 or self.workers < 1:
-            raise ValueError("max_turns, max_result_chars and workers must be at least 1, min_calls at least 0")
+        self.check_tools()
+        if self.max_turns < 1 or self.min_calls < 0:
+            raise ValueError("max_turns must be at least 1, min_calls at least 0")
         if self.min_calls and self.max_turns < 2:
             raise ValueError("min_calls needs max_turns of at least 2: a turn for a call, and one for the answer")
         if self.must_answer and self.max_turns < 2:

@@ -13,11 +13,10 @@ import pyarrow as pa
 
 from gristmill.engines.errors import AskRefused
 from gristmill.generators.text import contract
-from gristmill.generators.text.agent.tool_method import ToolMethod
+from gristmill.generators.text.agent.tool_method import ToolMethod, ToolSettings
 from gristmill.generators.text.agent.turns import (
     Turn,
     UnreadableTurn,
-    Way,
     assistant_texts,
     calls_with_ids,
     json_turn,
@@ -29,10 +28,8 @@ from gristmill.generators.text.answers import full_text, strip_label
 from gristmill.generators.text.contract import Ask, Session, Template, mix
 from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec
-from gristmill.records.spec import placement
 from gristmill.records.templates import template_text
 from gristmill.stages.tools.contract import ToolResult, TrajectoryState
-from gristmill.stages.tools.spec import ToolSpec
 from gristmill.stages.tools.toolset import arguments_of
 from gristmill.stages.trajectory.messages import MESSAGES
 
@@ -41,7 +38,7 @@ TARGET = -2  # salt of the draw
 
 
 @dataclass(frozen=True)
-class ToolCallsSpec(StepsSpec):
+class ToolCallsSpec(ToolSettings, StepsSpec):
     """Settings of `tool_calls`.
 
     Calls: `question` ({tools}, {tool}, {topic}), the user's question; `call`, which has no template and gets the
@@ -51,26 +48,19 @@ class ToolCallsSpec(StepsSpec):
     TEMPLATES = {"question": QUESTION, "call": ""}
     HOLES = {"question": ("tools", "tool")}
 
-    tools: tuple[ToolSpec, ...] = ()  # the tools, a table each; docs/agents.md has their keys
     topic: str = "topic"  # source column that sets the scene of a question
     # template of source columns that is the question, e.g. "{question}"; default: the model writes it
     given_question: str = ""
-    # How the model calls tools: "native", in the format of its chat template, which the engine reads; "json", by JSON
-    # in structured output, for models whose template knows no tools.
-    calls: Way = "native"
     # Whether a row is refused as "other_tool" unless its calls use the tool that the question was written for.
     must_match: bool = True
     samples: int = 1  # calls of the model for each question; from 2 on, `results` has the result of each
-    max_result_chars: int = 4000  # characters of a tool's result; longer ones are cut, with a note
-    workers: int = placement(2)  # processes of the sandbox for each replica
 
     def __post_init__(self) -> None:
         column(self.topic)
         Template(self.given_question)
-        if not self.tools:
-            raise ValueError("tools needs at least one table, e.g. [[method.tools]] with kind = 'file'")
-        if self.samples < 1 or self.max_result_chars < 1 or self.workers < 1:
-            raise ValueError("samples, max_result_chars and workers must be at least 1")
+        self.check_tools()
+        if self.samples < 1:
+            raise ValueError("samples must be at least 1")
         if "call" in self.templates:
             raise ValueError("templates.call: this call gets the question; use `system`")
         if self.given_question and not self.must_match:

@@ -2,15 +2,37 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from gristmill.engines.contract import ToolCall
-from gristmill.generators.text.agent.turns import CALL_ONLY, PROTOCOL
+from gristmill.generators.text.agent.turns import CALL_ONLY, PROTOCOL, Way
 from gristmill.generators.text.contract import Method, Session
+from gristmill.records.spec import placement
 from gristmill.records.stores.digest import digest_bytes
 from gristmill.stages.tools.contract import ToolResult, TrajectoryState
+from gristmill.stages.tools.spec import ToolSpec
 from gristmill.stages.tools.toolset import Toolset
+
+
+@dataclass(frozen=True)
+class ToolSettings:
+    """Settings of every method with tools."""
+
+    tools: tuple[ToolSpec, ...] = ()  # the tools, a table each, at least one; docs/agents.md has their keys
+    # How the model calls tools: "native", in the format of its chat template, which the engine reads; "json", by JSON
+    # in structured output, for models whose template knows no tools.
+    calls: Way = "native"
+    max_result_chars: int = 4000  # characters of a tool's result; longer ones are cut, with a note
+    workers: int = placement(2)  # processes of the sandbox for each replica
+
+    def check_tools(self) -> None:
+        """Raise ValueError for settings without a tool, and for bounds below 1."""
+        if not self.tools:
+            raise ValueError("tools needs at least one table, e.g. [[method.tools]] with kind = 'python'")
+        if self.max_result_chars < 1 or self.workers < 1:
+            raise ValueError("max_result_chars and workers must be at least 1")
 
 
 class ToolMethod(Method):

@@ -57,10 +57,10 @@ def _play(tmp_path: Path, server: Proxy) -> None:
     assert f"calls left at most {2 * NUM_ASKS * PRICE:.2f} USD" in " ".join(forecast.stdout.split()), forecast.stdout
     first = gristmill("produce", poor, "--out", str(out))
     assert first.returncode == 3 and "limits.cost is spent" in first.stdout, first.stdout + first.stderr
-    found = manifest(out)
-    assert found["ended"] == "cost" and budget / 2 < found["cost"]["paid"] == found["cost"]["cost"]
-    assert found["cost"]["paid"] <= len(server.bodies) * PRICE < NUM_ASKS * PRICE / 2
-    assert found["totals"]["num_lots"] < 2  # the lot in flight was stopped, and its answers are there
+    state = manifest(out)
+    assert state["ended"] == "cost" and budget / 2 < state["cost"]["paid"] == state["cost"]["cost"]
+    assert state["cost"]["paid"] <= len(server.bodies) * PRICE < NUM_ASKS * PRICE / 2
+    assert state["totals"]["num_lots"] < 2  # the lot in flight was stopped, and its answers are there
     command = [sys.executable, "-m", "gristmill", "produce", whole, "--out", str(out)]
     with open(tmp_path / "log", "wb") as log:
         run = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
@@ -76,10 +76,10 @@ def _play(tmp_path: Path, server: Proxy) -> None:
     num_calls, num_faults = len(server.bodies), sum(server.faults.values())
     assert num_faults == len(FAULTS)
     assert NUM_ASKS <= num_calls - num_faults <= NUM_ASKS + 2 * MAX_LOST  # the end by the budget was sudden, too
-    found = manifest(out)
-    assert found["totals"]["paid"] == NUM_ASKS * PRICE  # each row has one answer
-    assert NUM_ASKS * PRICE <= found["cost"]["paid"] <= num_calls * PRICE
-    assert found["cost"]["per_kept_row"] == found["cost"]["cost"] / found["totals"]["kept"]
+    state = manifest(out)
+    assert state["totals"]["paid"] == NUM_ASKS * PRICE  # each row has one answer
+    assert NUM_ASKS * PRICE <= state["cost"]["paid"] <= num_calls * PRICE
+    assert state["cost"]["per_kept_row"] == state["cost"]["cost"] / state["totals"]["kept"]
     assert not (out / "answers").exists()
     status = gristmill("status", str(out))
     assert "of it for calls" in status.stdout and gristmill("audit", str(out)).returncode == 0

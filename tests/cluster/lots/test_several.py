@@ -39,8 +39,8 @@ def rows(out: str) -> dict[str, dict[str, Any]]:
 
 
 def totals(out: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(open_store(out).read("manifest.json"))["totals"]
-    return found
+    totals: dict[str, Any] = json.loads(open_store(out).read("manifest.json"))["totals"]
+    return totals
 
 
 @pytest.fixture(scope="module")
